@@ -286,7 +286,9 @@ pub use hub::{
 };
 pub use identity::{Identity, Permissions, Revocation, TokenError};
 pub use limits::{owner::LimitOf, spending::RateLimited};
-pub use metrics::{FIGURES, Figure, FigureKind, Quantiles, Snapshot, WorkerSnapshot};
+pub use metrics::{
+    FIGURES, Figure, FigureKind, Quantiles, ShardSnapshot, Snapshot, WorkerSnapshot,
+};
 pub use pool::listener::{BoundListener, ListenAddr};
 pub use server::{Builder, Server, ServerHandle, stepped};
 pub use store::{Epoch, Position, Range};

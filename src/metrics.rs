@@ -22,8 +22,8 @@ use hdrhistogram::Histogram;
 use parking_lot::Mutex;
 use serde::Serialize;
 
-pub use answers::WorkerSnapshot;
 pub(crate) use answers::{Health, Readiness};
+pub use answers::{ShardSnapshot, WorkerSnapshot};
 pub(crate) use counter::Counter;
 pub use distribution::Quantiles;
 pub(crate) use distribution::{Times, Timing};
@@ -306,6 +306,8 @@ pub(crate) struct Now<'a> {
     pub(crate) rooms: &'a RoomMetrics,
     /// The figures of handlers, by route.
     pub(crate) handlers: BTreeMap<String, BTreeMap<&'static str, u64>>,
+    /// The Redises that servers share.
+    pub(crate) engine_shards: Vec<ShardSnapshot>,
     pub(crate) memory: &'a MemoryMetrics,
     pub(crate) identity: &'a IdentityMetrics,
     pub(crate) tokens_refused: BTreeMap<&'static str, u64>,

@@ -60,7 +60,10 @@ class Cluster:
         self.has_sentinel = bool(can_watch and not needs_links and chance.random() < 0.3)
         if options.faults and can_watch and not needs_links:
             self.has_sentinel = True
-        self.plan = trouble.plan(seed, options.seconds, names, self.has_sentinel)
+        self.has_shards = options.shards > 1
+        self.has_sentinel &= not self.has_shards
+        plan = (seed, options.seconds, names, self.has_sentinel, self.has_shards)
+        self.plan = trouble.plan(*plan)
 
     async def __aenter__(self):
         try:
@@ -75,8 +78,17 @@ class Cluster:
 
     async def _begin(self):
         first = await self._redis()
-        second = await self._redis()
         self.primary_by_hand = first
+        if self.has_shards:
+            # Each on its own: what replicas do, one Redis shows as well.
+            for _ in range(1, self.options.shards):
+                await self._redis()
+        else:
+            await self._begin_replica(first)
+        await self._begin_nodes(first)
+
+    async def _begin_replica(self, first):
+        second = await self._redis()
         if self.has_sentinel:
             await second.command("REPLICAOF", "127.0.0.1", first.port)
         else:
@@ -87,6 +99,8 @@ class Cluster:
             self.sentinel = Redis(watched=first.port)
             await self.sentinel.begin()
             await self._until("a replica that Sentinel knows", self._is_watched)
+
+    async def _begin_nodes(self, first):
         settings = {
             "ENGINE": "redis",
             "REDIS_PREFIX": self.prefix,
@@ -107,6 +121,8 @@ class Cluster:
             if self.has_sentinel:
                 url = f"redis+sentinel://127.0.0.1:{self.sentinel.port}/{PRIMARY}"
                 node.settings["REDIS_URL"] = url
+            elif self.has_shards:
+                await node.connect_to(*(redis.port for redis in self.redises))
             else:
                 await node.connect_to(first.port)
             node.start()
@@ -134,6 +150,10 @@ class Cluster:
             port = int((await self.sentinel.command(*words))[1])
             return next(redis for redis in self.redises if redis.port == port)
         return self.primary_by_hand
+
+    async def one_redis(self, chance):
+        """The primary, or one of the shards."""
+        return chance.choice(self.redises) if self.has_shards else await self.primary()
 
     async def replica(self):
         primary = await self.primary()
@@ -290,14 +310,14 @@ class Cluster:
             for node in self.nodes:
                 stats = await node.stats()
                 left.update({f"{node.name} {of}": stats.get(of) for of in EMPTY if stats.get(of) != 0})
-            redis = await self.primary()
-            for key in await redis.command("KEYS", f"{self.prefix}:{{*}}:p"):
-                left[key] = "has members"
-            for key in await redis.command("KEYS", f"{self.prefix}:s:*"):
-                # Of a session that has moved a fence stays.
-                is_hash = await redis.command("TYPE", key) == "hash"
-                if is_hash and await redis.command("HEXISTS", key, "n"):
-                    left[key] = "is a session"
+            for redis in self.redises if self.has_shards else [await self.primary()]:
+                for key in await redis.command("KEYS", f"{self.prefix}:{{*}}:p"):
+                    left[key] = "has members"
+                for key in await redis.command("KEYS", f"{self.prefix}:s:*"):
+                    # Of a session that has moved a fence stays.
+                    is_hash = await redis.command("TYPE", key) == "hash"
+                    if is_hash and await redis.command("HEXISTS", key, "n"):
+                        left[key] = "is a session"
             return not left
 
         try:
@@ -343,6 +363,7 @@ async def one(options, seed):
         faults = collections.Counter(name for _, name, _ in cluster.plan)
         done = " ".join(f"{name}×{count}" for name, count in sorted(faults.items()))
         kind = "Sentinel" if cluster.has_sentinel else "links"
+        kind = f"{options.shards} shards" if cluster.has_shards else kind
         loss = "nothing may be lost" if ledger.is_lossless else "data goes"
         took_s = time.monotonic() - began
         verdict = "FAILED" if ledger.findings else "ok    "
@@ -360,6 +381,7 @@ async def one(options, seed):
             print(f"stories and logs: {cluster.save()}")
             again = f"--seconds {options.seconds:g} --clients {options.clients}"
             again += f" --nodes {options.nodes} --multi {options.multi:g}"
+            again += f" --shards {options.shards}" if cluster.has_shards else ""
             if options.faults:
                 again += f" --faults {','.join(options.faults)}"
             print(f"again: scripts/chaos.sh --cluster --seed {seed} {again}", flush=True)
@@ -376,6 +398,12 @@ def main():
     parser.add_argument("--clients", type=int, help=f"default: {CLIENTS}")
     parser.add_argument("--nodes", type=int, help=f"default: {NODES}, or 3 for every third seed")
     parser.add_argument(
+        "--shards",
+        type=int,
+        default=1,
+        help="Redises over which rooms are spread, without replicas and messages to several rooms",
+    )
+    parser.add_argument(
         "--multi", type=float, help=f"share of messages to several rooms; default: {MULTI}"
     )
     parser.add_argument("--faults", default="", help=f"of: {names}; default: all, or 'none'")
@@ -385,6 +413,10 @@ def main():
     options.faults = [name for name in options.faults.split(",") if name]
     if unknown := [name for name in options.faults if name not in (*trouble.TROUBLES, "none")]:
         parser.error(f"no such fault: {', '.join(unknown)}; there are: {names}")
+    if options.shards > 1:
+        if options.multi:
+            parser.error("--multi: rooms of different shards get no message in common")
+        options.multi = 0.0
     if program() is None:
         print("!!! NO CLUSTER WAS TESTED: that needs redis-server")
         return 0

@@ -1,4 +1,4 @@
-"""The nodes of a cluster: processes of the server, each with its own way to Redis."""
+"""The nodes of a cluster: processes of the server, each with its own way to each Redis."""
 
 import asyncio
 import re
@@ -19,15 +19,20 @@ class Node:
 
     def __init__(self, number, binary, settings):
         self.name, self.binary, self.settings = f"n{number}", str(binary), settings
-        self.link = None
+        self.links = []
         self.address = self.admin = self.server = None
         self.lock = asyncio.Lock()
         self.logs = []
 
-    async def connect_to(self, port):
-        """Has it reach Redis by a link of its own."""
-        self.link = await Link(port).begin()
-        self.settings["REDIS_URL"] = f"redis://127.0.0.1:{self.link.port}"
+    async def connect_to(self, *ports):
+        """Has it reach Redis by a link of its own, or several as its shards."""
+        self.links = [await Link(port).begin() for port in ports]
+        urls = [f"redis://127.0.0.1:{link.port}" for link in self.links]
+        self.settings["REDIS_URL"] = ",".join(urls)
+
+    def link(self, chance):
+        """The way to Redis, or to one of several."""
+        return self.links[0] if len(self.links) == 1 else chance.choice(self.links)
 
     def start(self):
         with listener() as clients, listener() as admin:
@@ -44,7 +49,9 @@ class Node:
         self.server.signal(number)
 
     async def is_ready(self):
-        return await asyncio.to_thread(get_json, self.admin, "/ready", 2) is not None
+        # With some of its shards it is ready, and says which it lacks.
+        ready = await asyncio.to_thread(get_json, self.admin, "/ready", 2)
+        return ready is not None and "engine" not in ready
 
     async def wait_until_ready(self, within=READY_S_MAX):
         deadline = time.monotonic() + within
@@ -71,5 +78,5 @@ class Node:
             if self.server.is_running():
                 self.server.signal(signal.SIGCONT)
             self.server.stop()
-        if self.link:
-            self.link.end()
+        for link in self.links:
+            link.end()

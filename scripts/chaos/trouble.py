@@ -17,6 +17,8 @@ TROUBLES = {}
 # Those that need a link of each node, and those that need a Sentinel.
 OF_LINKS = {"cut", "stall", "slow", "promote", "demote", "wipe-redis"}
 OF_SENTINEL = {"sentinel-kill", "sentinel-freeze", "sentinel-order"}
+# Those that need a replica, which shards have not.
+OF_REPLICA = {"promote", "demote"} | OF_SENTINEL
 
 
 def trouble(name, loses=False):
@@ -30,10 +32,10 @@ def trouble(name, loses=False):
     return add
 
 
-def plan(seed, seconds, names, has_sentinel):
+def plan(seed, seconds, names, has_sentinel, has_shards=False):
     """The faults of a run: when each begins, and the seed of what it does."""
     chance = random.Random(f"{seed} faults")
-    out = OF_LINKS if has_sentinel else OF_SENTINEL
+    out = OF_LINKS if has_sentinel else OF_REPLICA if has_shards else OF_SENTINEL
     names = [name for name in names if name in TROUBLES and name not in out]
     at, found = 1.0, []
     while names and at < seconds - 0.5:
@@ -94,10 +96,10 @@ async def freeze_node(cluster, chance, tell):
 async def freeze_redis(cluster, chance, tell):
     """SIGSTOP of Redis, and SIGCONT"""
     async with cluster.redis_lock, absence(cluster, "freeze"):
-        redis = await cluster.primary()
+        redis = await cluster.one_redis(chance)
         # A Sentinel would promote another one.
         seconds = chance.choice((0.2, 0.5) if cluster.sentinel else (0.2, 1, 2.5, 5))
-        tell(f"for {seconds} s")
+        tell(f"{redis.port} for {seconds} s")
         redis.freeze()
         await asyncio.sleep(seconds)
         redis.go_on()
@@ -108,11 +110,11 @@ async def freeze_redis(cluster, chance, tell):
 async def restart_redis(cluster, chance, tell):
     """kill -9 of Redis, and its next process with all data"""
     async with cluster.redis_lock, absence(cluster, "restart"):
-        redis = await cluster.primary()
+        redis = await cluster.one_redis(chance)
         if cluster.sentinel:
             # It may promote the replica, which may lack the last messages.
             cluster.ledger.losses.add("restart-redis")
-        tell("kill -9")
+        tell(f"kill -9 of {redis.port}")
         redis.kill()
         await asyncio.sleep(0 if cluster.sentinel else chance.choice((0, 0.3, 2, 4)))
         await redis.start()
@@ -123,8 +125,8 @@ async def restart_redis(cluster, chance, tell):
 async def wipe_redis(cluster, chance, tell):
     """kill -9 of Redis, and its next process without data"""
     async with cluster.redis_lock, absence(cluster, "restart"):
-        redis = await cluster.primary()
-        tell("kill -9")
+        redis = await cluster.one_redis(chance)
+        tell(f"kill -9 of {redis.port}")
         redis.kill()
         redis.forget()
         await asyncio.sleep(chance.choice((0, 0.3, 2)))
@@ -170,20 +172,20 @@ async def take_over(cluster, new):
     await new.command("REPLICAOF", "NO", "ONE")
     cluster.primary_by_hand = new
     for node in cluster.nodes:
-        node.link.target = new.port
+        node.links[0].target = new.port
 
 
 @trouble("cut")
 async def cut(cluster, chance, tell):
     """all connections of a node to Redis are reset, and none is taken for some time"""
     node = chance.choice(cluster.nodes)
-    seconds = chance.choice((0, 0, 0.5, 2, 5))
-    tell(f"{node.name} for {seconds} s")
+    link, seconds = node.link(chance), chance.choice((0, 0, 0.5, 2, 5))
+    tell(f"{node.name} and {link.target} for {seconds} s")
     async with absence(cluster, "cut"):
-        node.link.is_refusing = seconds > 0
-        node.link.cut()
+        link.is_refusing = seconds > 0
+        link.cut()
         await asyncio.sleep(seconds)
-        node.link.is_refusing = False
+        link.is_refusing = False
         tell(f"{node.name} may connect")
 
 
@@ -191,12 +193,13 @@ async def cut(cluster, chance, tell):
 async def stall(cluster, chance, tell):
     """nothing comes through the link of a node, or not through some of it"""
     node = chance.choice(cluster.nodes)
+    link = node.link(chance)
     async with absence(cluster, "stall"):
-        what = node.link.stall(chance)
+        what = link.stall(chance)
         seconds = chance.choice((0.1, 0.4, 1, 3, 6))
-        tell(f"{node.name}: {what}, for {seconds} s")
+        tell(f"{node.name} and {link.target}: {what}, for {seconds} s")
         await asyncio.sleep(seconds)
-        node.link.heal()
+        link.heal()
         tell(f"{node.name} is heard again")
 
 
@@ -204,23 +207,24 @@ async def stall(cluster, chance, tell):
 async def slow(cluster, chance, tell):
     """a link with more delay in each direction"""
     node = chance.choice(cluster.nodes)
-    node.link.delay_s = chance.choice((0.01, 0.05, 0.3))
-    tell(f"{node.name}: {node.link.delay_s} s more each way")
+    link = node.link(chance)
+    link.delay_s = chance.choice((0.01, 0.05, 0.3))
+    tell(f"{node.name} and {link.target}: {link.delay_s} s more each way")
     await asyncio.sleep(chance.choice((0.5, 2, 4)))
-    node.link.delay_s = 0
+    link.delay_s = 0
     tell(f"{node.name} is quick again")
 
 
 @trouble("drop-pubsub")
 async def drop_pubsub(cluster, chance, tell):
     """CLIENT KILL TYPE pubsub"""
-    tell(await ask(cluster, "CLIENT", "KILL", "TYPE", "pubsub"))
+    tell(await ask(cluster, chance, "CLIENT", "KILL", "TYPE", "pubsub"))
 
 
 @trouble("flush-scripts")
 async def flush_scripts(cluster, chance, tell):
     """SCRIPT FLUSH"""
-    tell(await ask(cluster, "SCRIPT", "FLUSH"))
+    tell(await ask(cluster, chance, "SCRIPT", "FLUSH"))
 
 
 @trouble("evict", loses=True)
@@ -229,15 +233,16 @@ async def evict(cluster, chance, tell):
     room = chance.choice(ROOMS)
     stream = f"{cluster.prefix}:{{{room}}}:h"
     if chance.random() < 0.6:
-        tell(f"{room}: {await ask(cluster, 'DEL', stream)}")
+        tell(f"{room}: {await ask(cluster, chance, 'DEL', stream)}")
     else:
-        tell(f"{room} keeps 3: {await ask(cluster, 'XTRIM', stream, 'MAXLEN', 3)}")
+        words = await ask(cluster, chance, "XTRIM", stream, "MAXLEN", 3)
+        tell(f"{room} keeps 3: {words}")
 
 
-async def ask(cluster, *words):
-    """Asks the primary, which may be away."""
+async def ask(cluster, chance, *words):
+    """Asks the primary, or that of one shard, which may be away."""
     try:
-        return await (await cluster.primary()).command(*words)
+        return await (await cluster.one_redis(chance)).command(*words)
     except (OSError, TimeoutError, RuntimeError, EOFError) as error:
         return f"{type(error).__name__} {error}"
 

@@ -105,7 +105,8 @@ impl Chat {
                     Destination::Room(room) => vec![room],
                     Destination::Rooms(rooms) => rooms.iter().map(String::as_str).collect(),
                 };
-                if rooms.iter().any(|room| !may_publish(ctx, room)) {
+                let is_forbidden = rooms.iter().any(|room| !may_publish(ctx, room));
+                if is_forbidden || ctx.apart(&rooms).is_some() {
                     return None;
                 }
                 let given = own_sender(ctx);

@@ -171,14 +171,17 @@ impl Chat {
         if rooms.iter().any(|room| !ctx.is_member(room)) {
             return self.fail(ctx, &RoomError::NotMember.into(), &reference);
         }
+        let names: Vec<&str> = rooms.iter().map(String::as_str).collect();
+        if let Some((first, second)) = ctx.apart(&names) {
+            return self.fail(ctx, &Fault::apart(first, second), &reference);
+        }
         let (texts, tail) = message::to_rooms(rooms, ctx.client_id(), content);
         let pieces: Vec<(&str, usize)> =
             texts.iter().map(|(text, index)| (text.as_str(), *index)).collect();
         let publication = addressed(Publication::around_seqs(&pieces, &tail), content, echo);
         let id = content.id;
         let answered_rooms = if reference.is_some() { rooms.to_vec() } else { Vec::new() };
-        let rooms: Vec<&str> = rooms.iter().map(String::as_str).collect();
-        let reply = ctx.publish_to_rooms(&rooms, publication);
+        let reply = ctx.publish_to_rooms(&names, publication);
         self.confirm(reply, reference, move |reference, published| {
             let numbered = answered_rooms.into_iter().zip(published.seqs);
             ok(

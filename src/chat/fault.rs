@@ -25,6 +25,14 @@ impl Fault {
         Fault::new(ErrorCode::BadRequest, message)
     }
 
+    /// Two rooms of one message are in different shards.
+    pub(super) fn apart(first: &str, second: &str) -> Fault {
+        Fault::bad_request(format!(
+            "the rooms {first:?} and {second:?} are in different shards, and no message can be for \
+             both; rooms with the same {{tag}} in their names are in one shard"
+        ))
+    }
+
     pub(super) fn message(&self) -> &str {
         &self.message
     }
@@ -71,7 +79,9 @@ pub(super) fn code(error: RoomError) -> ErrorCode {
         | RoomError::EngineAway
         | RoomError::ShortOfMemory
         | RoomError::ClientBehind => ErrorCode::Overloaded,
-        RoomError::SameRoomTwice | RoomError::NotFresh => ErrorCode::BadRequest,
+        RoomError::SameRoomTwice | RoomError::RoomsApart { .. } | RoomError::NotFresh => {
+            ErrorCode::BadRequest
+        }
         RoomError::NoSuchSession => ErrorCode::Unrecoverable,
         RoomError::TakenOver | RoomError::Forbidden(_) | RoomError::OtherUser => {
             ErrorCode::Forbidden

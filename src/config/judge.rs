@@ -10,6 +10,7 @@ use super::{
     source::{self, Source},
     texts::UNIX_PREFIX,
     tls_pairs,
+    url_list::urls,
     words::{Engine, IdentityMode},
 };
 use crate::error::Error;
@@ -237,9 +238,11 @@ impl Config {
             )),
             Engine::Redis | Engine::Memory => {}
         }
-        if self.redis_ca.is_some() && !self.redis_url.reveal().starts_with("rediss") {
+        let has_tls = || urls(self.redis_url.reveal()).any(|url| url.starts_with("rediss"));
+        if self.redis_ca.is_some() && !has_tls() {
             problems.push(format!(
-                "{}: must not be set unless redis_url begins with rediss, because there is no TLS",
+                "{}: must not be set unless a URL in redis_url begins with rediss, because there \
+                 is no TLS",
                 told("redis_ca")
             ));
         }
@@ -492,13 +495,26 @@ mod tests {
             "unix:///run/redis.sock?db=1",
             "redis+sentinel://a:26379,b:26379/main",
             "rediss+sentinel://a/main",
+            "redis://a,rediss://:hush@b/1,redis+sentinel://c,d/main",
         ] {
             at(legal).validate().unwrap();
             let alone = Config { engine: Engine::Memory, ..at(legal) };
             assert!(complaint(alone).contains("must not be set where engine = memory"));
         }
         assert!(complaint(at("")).starts_with("redis_url: must be set where engine = redis"));
-        for illegal in ["localhost", "http://a", "redis://", "redis://a b", "redis://a\n"] {
+        let many = ["redis://a"; 65].join(",");
+        for illegal in [
+            "localhost",
+            "http://a",
+            "redis://",
+            "redis://a b",
+            "redis://a\n",
+            "redis://a,",
+            "redis://a,,redis://b",
+            ",redis://a",
+            "redis://a,http://b",
+            &many,
+        ] {
             assert!(complaint(at(illegal)).starts_with("redis_url = "), "{illegal}");
         }
         let told = complaint(Config { engine: Engine::Memory, ..at("redis://:hush@a:1/2") });

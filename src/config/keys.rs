@@ -173,7 +173,7 @@ pub(super) static TABLE: &[Key] = &[
     key!(Engine, engine, Kind::Word(&["memory", "redis"]),
         "Where rooms and sessions are kept: memory for one server, redis for many that are as one"),
     key!(Engine, redis_url, Kind::SecretUrl(REDIS_URL),
-        "Address of Redis, with its password; as a flag only the file it is in"),
+        "Addresses of Redis, with its password; as a flag only the file they are in"),
     key!(Engine, redis_ca, Kind::Text(PEM),
         "Authorities that must have signed the certificate of Redis, with TLS"),
     key!(Engine, redis_prefix, Kind::Text(REDIS_PREFIX),
@@ -402,7 +402,7 @@ impl Key {
     pub(super) fn told(&self, written: &str) -> String {
         match self.kind {
             Kind::Secret(_) => secret::SHOWN.to_owned(),
-            Kind::SecretUrl(_) => secret::shown_link(written),
+            Kind::SecretUrl(_) => secret::shown_links(written),
             Kind::Text(_) => secret::shown_address(written),
             _ => written.to_owned(),
         }

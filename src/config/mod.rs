@@ -30,6 +30,7 @@ mod defaults;
 mod secret;
 mod api_key;
 mod texts;
+pub(crate) mod url_list;
 mod value;
 mod group;
 mod keys;
@@ -59,7 +60,7 @@ pub(crate) use rooms::RoomRules;
 pub(crate) use secret::shown_address;
 #[cfg(feature = "identity")]
 pub(crate) use texts::HMAC_SECRET_BYTES_MIN;
-pub(crate) use texts::{HOOKS, UNIX_PREFIX};
+pub(crate) use texts::{HOOKS, REDIS_URLS_MAX, UNIX_PREFIX};
 pub use {
     addresses::LimitedAddresses,
     api_key::{ApiKey, ApiScope},

@@ -9,7 +9,7 @@ use std::{fmt, io::Read, path::Path};
 
 use subtle::ConstantTimeEq;
 
-use super::open::Open;
+use super::{open::Open, url_list::urls};
 
 /// What is shown of a secret.
 pub(super) const SHOWN: &str = "(set)";
@@ -32,10 +32,15 @@ pub(crate) fn shown_address(url: &str) -> String {
     format!("{scheme}://{shown}{}", if query.is_some() { "?…" } else { "" })
 }
 
+/// Returns addresses of databases as they may be shown, each as [`shown_link`] does.
+pub(super) fn shown_links(list: &str) -> String {
+    urls(list).map(shown_link).collect::<Vec<_>>().join(",")
+}
+
 /// Returns an address of a database as it may be shown: without the user and the password before
 /// the last `@`, and without the query. What does not look like an address is not shown at all,
 /// because it may be a password alone.
-pub(super) fn shown_link(url: &str) -> String {
+fn shown_link(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return SHOWN.to_owned() };
     // A password may have any character, where somebody has not encoded it.
     let (user, place) = rest.rsplit_once('@').map_or(("", rest), |(_, place)| ("…@", place));
@@ -161,6 +166,8 @@ mod tests {
         ] {
             assert_eq!(shown_link(address), shown);
         }
+        let list = "redis://:hu,sh@a,rediss+sentinel://u:hush@b:1,c/m,redis://d";
+        assert_eq!(shown_links(list), "redis://…@a,rediss+sentinel://…@b:1,c/m,redis://d");
     }
 
     #[test]

@@ -375,8 +375,11 @@ pub struct Config {
     ///
     /// User and password are percent-encoded. Shown without them.
     ///
-    /// Default: empty. Range: a redis, rediss, redis+sentinel, rediss+sentinel or unix URL, or
-    /// empty.
+    /// With commas between several of them, rooms and sessions are spread over as many Redises, of
+    /// which each is a shard of its own. All servers must have the same list in the same order.
+    ///
+    /// Default: empty. Range: redis, rediss, redis+sentinel, rediss+sentinel or unix URLs with
+    /// commas between them, 64 at most, or empty.
     pub redis_url: Secret,
 
     /// Authorities that must have signed the certificate of Redis, with TLS; without it, those

@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv6Addr};
 use ipnet::IpNet;
 use log::LevelFilter;
 
+use super::url_list::urls;
+
 /// A rule for texts: a description for people, and a check.
 pub(super) struct Rule {
     pub(super) range: &'static str,
@@ -106,17 +108,31 @@ pub(super) const EVENT: Rule = Rule {
     legal: |event| EVENTS.contains(&event),
 };
 
-/// The address of Redis. Whether it is a proper one is seen where it is parsed.
+/// The address of Redis, or a list of them. Whether they are proper ones is seen where they are
+/// parsed.
 pub(super) const REDIS_URL: Rule = Rule {
-    range: "a redis, rediss, redis+sentinel, rediss+sentinel or unix URL, or empty",
-    legal: |url| match url.split_once("://") {
-        Some(("redis" | "rediss" | "redis+sentinel" | "rediss+sentinel" | "unix", rest)) => {
-            let is_strange = |c: char| c.is_whitespace() || c.is_control();
-            !rest.is_empty() && url.len() <= REDIS_URL_BYTES_MAX && !rest.contains(is_strange)
-        }
-        _ => url.is_empty(),
+    range: "redis, rediss, redis+sentinel, rediss+sentinel or unix URLs with commas between them, \
+            64 at most, or empty",
+    legal: |list| {
+        list.is_empty() || urls(list).count() <= REDIS_URLS_MAX && urls(list).all(is_redis_url)
     },
 };
+
+fn is_redis_url(url: &str) -> bool {
+    let is_strange = |c: char| c.is_whitespace() || c.is_control();
+    match url.split_once("://") {
+        Some(("redis" | "rediss" | "redis+sentinel" | "rediss+sentinel" | "unix", rest)) => {
+            !rest.is_empty()
+                && !rest.ends_with(',')
+                && url.len() <= REDIS_URL_BYTES_MAX
+                && !rest.contains(is_strange)
+        }
+        _ => false,
+    }
+}
+
+/// The most Redises among which rooms are spread.
+pub(crate) const REDIS_URLS_MAX: usize = 64;
 
 /// The longest address of Redis, which may name several machines.
 const REDIS_URL_BYTES_MAX: usize = 4096;

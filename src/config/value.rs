@@ -123,7 +123,7 @@ impl Kind {
             (_, Value::Text(text)) => secret::shown_address(&text),
             (_, Value::List(texts)) => texts.join(","),
             (_, Value::Secret(secret)) if secret.is_empty() => String::new(),
-            (Kind::SecretUrl(_), Value::Secret(url)) => secret::shown_link(url.reveal()),
+            (Kind::SecretUrl(_), Value::Secret(url)) => secret::shown_links(url.reveal()),
             (_, Value::Secret(_)) => secret::SHOWN.into(),
         };
         if text.is_empty() {

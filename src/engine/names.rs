@@ -84,6 +84,11 @@ impl Names {
         format!("{}:to:{node}", self.prefix).into()
     }
 
+    /// Which of how many Redises this one is.
+    pub(super) fn list(&self) -> Bytes {
+        format!("{}:list", self.prefix).into()
+    }
+
     /// The nodes, with the ends of their leases.
     pub(super) fn nodes(&self) -> Bytes {
         format!("{}:nodes", self.prefix).into()

@@ -24,6 +24,7 @@ scripts! {
     PRESENCE = "presence" + "version";
     SAVE = "save" + "time";
     TAKE = "take" + "time";
+    FENCE = "fence" + "time";
     END = "end";
     RETURN = "return" + "time";
     DIRECT = "direct" + "time" + "sender";

@@ -37,7 +37,7 @@ pub(crate) fn prepare(config: &Config, hub: &mut Hub) -> Result<Option<Unstepped
         return Ok(None);
     }
     // It is never asleep.
-    let (engine, received) = hub.share(Box::new(|| {}));
+    let (engine, received) = hub.share(vec!["the test".to_owned()], Box::new(|| {}));
     Ok(Some(Unstepped { received, engine }))
 }
 
@@ -59,19 +59,21 @@ impl Unstepped {
 impl Stepped {
     /// Takes what happened on the link and what the hub asks, and returns the orders for the link.
     pub(crate) fn turn(&mut self, heard: impl IntoIterator<Item = Event>) -> Vec<Order> {
-        heard.into_iter().for_each(|event| self.core.hear(event));
+        heard.into_iter().for_each(|event| self.core.hear(0, event));
         while let Ok(what) = self.received.try_recv() {
             self.core.take(what);
         }
         self.core.turn();
         // Nothing waits for a mailbox that is behind.
         self.core.take_behind();
-        self.core.orders().collect()
+        let mut orders = Vec::new();
+        self.core.give_orders(|_, order| orders.push(order));
+        orders
     }
 
     /// Whether the link is to be made anew.
     pub(crate) fn is_deaf(&self) -> bool {
-        self.core.is_deaf()
+        self.core.is_deaf(0)
     }
 
     /// Leaves the sessions of this node to the others, with the orders of the next turn.

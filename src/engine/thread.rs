@@ -12,8 +12,14 @@ use crossbeam_channel::{Receiver, Sender};
 use uuid::Uuid;
 
 use super::{
-    core::{Core, CoreSettings},
-    link::{Link, address::RedisAddress, settings::LinkSettings},
+    core::{Core, CoreSettings, LEASE_MS},
+    link::{
+        Link,
+        address::RedisAddress,
+        links::Links,
+        settings::{LinkSettings, Mark},
+    },
+    names::Names,
     scripts,
 };
 use crate::{
@@ -43,7 +49,8 @@ const STOP_WAIT_MAX: Duration = Duration::from_secs(3);
 
 /// An engine that was made and not started.
 pub(crate) struct Prepared {
-    link: Link,
+    links: Links,
+    marks: Vec<Mark>,
     received: Receiver<ToEngine>,
     engine: Arc<Engine>,
 }
@@ -58,23 +65,28 @@ pub(crate) struct Running {
 pub(crate) fn check(config: &Config) -> Result<(), Error> {
     match config.engine {
         config::Engine::Memory => Ok(()),
-        config::Engine::Redis => address(config).map(drop),
+        config::Engine::Redis => addresses(config).map(drop),
     }
 }
 
-fn address(config: &Config) -> Result<RedisAddress, Error> {
-    RedisAddress::parse(config.redis_url.reveal())
+fn addresses(config: &Config) -> Result<Vec<RedisAddress>, Error> {
+    RedisAddress::parse_list(config.redis_url.reveal())
         .map_err(|why| Error::config(format!("redis_url: {why}")))
 }
 
-/// What a link is given, for a node of this id.
-fn link_settings(config: &Config, node: Uuid) -> Result<LinkSettings, Error> {
-    Ok(LinkSettings {
-        address: address(config)?,
+/// What the links are given, one to each shard, for a node of this id.
+fn link_settings(config: &Config, node: Uuid) -> Result<Vec<LinkSettings>, Error> {
+    let addresses = addresses(config)?;
+    let key = Names::new(&config.redis_prefix).list();
+    let count = addresses.len();
+    let settings = |(index, address)| LinkSettings {
+        address,
         ca: config.redis_ca.clone(),
         node: node.to_string(),
         scripts: scripts::ALL,
-    })
+        mark: Some(Mark::new(key.clone(), index, count, LEASE_MS)),
+    };
+    Ok(addresses.into_iter().enumerate().map(settings).collect())
 }
 
 /// Connects to what `config` says, if it asks for an engine, and returns what that is.
@@ -82,9 +94,21 @@ pub(crate) fn try_out(config: &Config) -> Result<Option<String>, Error> {
     if config.engine != config::Engine::Redis {
         return Ok(None);
     }
-    let facts = Link::try_out(link_settings(config, Uuid::new_v4())?)
-        .map_err(|why| Error::config(format!("redis_url: {why}")))?;
-    Ok(Some(format!("Redis {} at {}", facts.version, facts.address)))
+    let all = link_settings(config, Uuid::new_v4())?;
+    let count = all.len();
+    let mut found = Vec::new();
+    let mut problems = Vec::new();
+    for (index, settings) in all.into_iter().enumerate() {
+        let shard = if count == 1 { String::new() } else { format!("shard {}: ", index + 1) };
+        match Link::try_out(settings) {
+            Ok(facts) => found.push(format!("Redis {} at {}", facts.version, facts.address)),
+            Err(why) => problems.push(format!("redis_url: {shard}{why}")),
+        }
+    }
+    match problems.is_empty() {
+        true => Ok(Some(found.join(", "))),
+        false => Err(Error::config(problems.join("\n"))),
+    }
 }
 
 /// Makes the engine that `config` asks for, if it asks for one, and makes `hub` share its rooms.
@@ -92,18 +116,19 @@ pub(crate) fn prepare(config: &Config, hub: &mut Hub) -> Result<Option<Prepared>
     if config.engine != config::Engine::Redis {
         return Ok(None);
     }
-    let node = hub.node;
-    let link =
-        Link::new(link_settings(config, node)?).map_err(|error| Error::io("engine", error))?;
-    let waker = link.waker();
+    let settings = link_settings(config, hub.node)?;
+    let marks = settings.iter().filter_map(|of| of.mark.clone()).collect();
+    let places = settings.iter().map(|of| of.address.shown_place()).collect();
+    let links = Links::new(settings).map_err(|error| Error::io("engine", error))?;
+    let waker = links.waker();
     let wake = move || {
         if let Err(error) = waker.wake() {
             // It looks by itself at its next tick.
             log::error!("cannot wake the engine's thread: {error}");
         }
     };
-    let (engine, received) = hub.share(Box::new(wake));
-    Ok(Some(Prepared { link, received, engine }))
+    let (engine, received) = hub.share(places, Box::new(wake));
+    Ok(Some(Prepared { links, marks, received, engine }))
 }
 
 impl Prepared {
@@ -117,12 +142,17 @@ impl Prepared {
         about: Box<dyn Fn() -> String + Send>,
         report: Sender<Error>,
     ) -> Result<Running, Error> {
-        let Prepared { link, received, engine } = self;
-        let settings = CoreSettings::new(config, about);
+        let Prepared { links, marks, received, engine } = self;
+        let settings = CoreSettings { marks, ..CoreSettings::new(config, about) };
         let core = Core::new(Arc::clone(hub), Arc::clone(&engine), routes, settings);
         let shown = Arc::clone(&engine);
         let run = move || {
-            let run = AssertUnwindSafe(|| run(link, core, &received, &engine));
+            let fail = |why: String| {
+                let failure = Error::config(why);
+                log::error!("{failure}; shutting down");
+                let _ = report.send(failure);
+            };
+            let run = AssertUnwindSafe(|| run(links, core, &received, &engine, &fail));
             if catch_unwind(run).is_err() {
                 let failure = Error::new(ErrorKind::System, "the engine panicked".to_owned());
                 log::error!("{failure}; shutting down");
@@ -147,12 +177,18 @@ impl Running {
     }
 }
 
-fn run(mut link: Link, mut core: Core, received: &Receiver<ToEngine>, engine: &Engine) {
+fn run(
+    mut links: Links,
+    mut core: Core,
+    received: &Receiver<ToEngine>,
+    engine: &Engine,
+    fail: &dyn Fn(String),
+) {
     let mut events = Vec::new();
     let mut stopping: Option<(Sender<()>, Instant)> = None;
     loop {
         for _ in 0..TAKEN_PER_TURN_MAX {
-            if link.unsent_bytes() > UNSENT_BYTES_MAX {
+            if links.unsent_bytes() > UNSENT_BYTES_MAX {
                 break;
             }
             match received.try_recv() {
@@ -165,11 +201,12 @@ fn run(mut link: Link, mut core: Core, received: &Receiver<ToEngine>, engine: &E
             }
         }
         core.turn();
-        for order in core.orders() {
-            link.order(order);
+        core.give_orders(|shard, order| links.order(shard, order));
+        while let Some((shard, why)) = core.useless_link() {
+            links.reconnect(shard, &why);
         }
-        if core.is_deaf() {
-            link.reconnect("nothing came on the subscriptions for several seconds");
+        if let Some(why) = core.take_failure() {
+            fail(why);
         }
         if let Some((done, until)) = &stopping
             && (core.is_done() || Instant::now() >= *until)
@@ -179,10 +216,10 @@ fn run(mut link: Link, mut core: Core, received: &Receiver<ToEngine>, engine: &E
         }
         let is_idle = || received.is_empty() && !core.has_changes();
         let timeout = if engine.may_sleep(is_idle) { TICK } else { Duration::ZERO };
-        link.poll(Some(timeout), &mut events);
+        links.poll(Some(timeout), &mut events);
         engine.woke();
-        for event in events.drain(..) {
-            core.hear(event);
+        for (shard, event) in events.drain(..) {
+            core.hear(shard, event);
         }
         if core.take_behind() {
             // Nothing is sent through it; it is a timer.

@@ -232,7 +232,8 @@ impl<'a> AdminContext<'a> {
     /// client `without`, if any, does not get the message.
     ///
     /// # Errors
-    /// [`RoomError::TooManyRooms`], [`RoomError::SameRoomTwice`], [`RoomError::Overloaded`].
+    /// [`RoomError::TooManyRooms`], [`RoomError::SameRoomTwice`], [`RoomError::RoomsApart`],
+    /// [`RoomError::Overloaded`].
     pub fn publish(
         &mut self,
         publisher: &Publisher,
@@ -254,6 +255,13 @@ impl<'a> AdminContext<'a> {
         let result = self.hub.publish_from_outside(publisher, rooms, publication, without);
         self.behind |= result.as_ref().is_ok_and(|published| published.behind);
         Pending(Inner::Is(result))
+    }
+
+    /// Two of these rooms that no message can be for at once ([`RoomError::RoomsApart`]), if there
+    /// are such.
+    pub fn apart<'r>(&self, rooms: &'r [RoomName]) -> Option<(&'r RoomName, &'r RoomName)> {
+        let (first, second) = self.hub.engine.as_ref()?.shards.apart(rooms)?;
+        Some((&rooms[first], &rooms[second]))
     }
 
     /// Asks the engine for the numbers of a message.

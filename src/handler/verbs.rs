@@ -338,6 +338,15 @@ impl<S: 'static, M: Mode> Context<'_, S, M> {
         }
     }
 
+    /// Two of these rooms that no message can be for at once ([`RoomError::RoomsApart`]), if there
+    /// are such.
+    pub fn apart<'r>(&self, rooms: &[&'r str]) -> Option<(&'r str, &'r str)> {
+        let shards = self.conn.hub().engine.as_ref()?.shards;
+        let names = rooms.iter().map(|name| RoomName::new(name)).collect::<Result<Vec<_>, _>>();
+        let (first, second) = shards.apart(&names.ok()?)?;
+        Some((rooms[first], rooms[second]))
+    }
+
     /// Puts a publish to these rooms into words for the engine.
     fn shared_publish(
         &self,

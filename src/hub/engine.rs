@@ -22,11 +22,21 @@ use super::{
     mailbox::{Letter, Mailboxes},
     question::{Outcome, Question},
     session::Session,
+    shards::Shards,
 };
+use crate::metrics::ShardSnapshot;
 
-/// The most questions that may wait for the engine, and their bytes. Beyond it they are refused.
+/// The most questions that may wait for a shard of the engine, and their bytes. Beyond it they are
+/// refused.
 const QUESTIONS_MAX: usize = 16_384;
 const QUESTION_BYTES_MAX: usize = 64 << 20;
+
+/// Questions that wait for a shard.
+#[derive(Default)]
+struct Waiting {
+    count: AtomicUsize,
+    bytes: AtomicUsize,
+}
 
 /// Who waits for an answer.
 pub(crate) enum Asker {
@@ -45,6 +55,8 @@ pub(crate) struct Asked {
     pub(crate) asker: Asker,
     /// Which question of this node it is.
     pub(crate) nth: u64,
+    /// The shard for which it is counted.
+    shard: usize,
     bytes: usize,
 }
 
@@ -67,11 +79,16 @@ pub(crate) struct Engine {
     awake: AtomicBool,
     next: AtomicU64,
     messages: AtomicU64,
-    waiting: AtomicUsize,
-    waiting_bytes: AtomicUsize,
-    /// Why the engine cannot be used at present.
-    outage: Mutex<Option<String>>,
-    is_away: AtomicBool,
+    /// What waits for each shard: one that does not answer leaves the others their space.
+    waiting: Box<[Waiting]>,
+    /// How rooms and sessions are spread.
+    pub(crate) shards: Shards,
+    /// Where each shard is, for people.
+    pub(crate) places: Vec<String>,
+    /// Why shards cannot be used at present, by shard.
+    outages: Mutex<Vec<Option<String>>>,
+    /// The same, a bit for each shard.
+    away: AtomicU64,
     /// What is known of the nodes, each in JSON.
     nodes: Mutex<Vec<String>>,
 }
@@ -83,13 +100,16 @@ impl std::fmt::Debug for Engine {
 }
 
 impl Engine {
-    /// The way to an engine that `wake` wakes, and what comes to it.
+    /// The way to an engine whose shards are at these places, which `wake` wakes, and what comes to
+    /// it.
     pub(crate) fn new(
         node: Uuid,
+        places: Vec<String>,
         wake: Box<dyn Fn() + Send + Sync>,
     ) -> (Engine, Receiver<ToEngine>) {
         // Bounded by the counts below, because what was changed must be told.
         let (sender, receiver) = crossbeam_channel::unbounded();
+        let shards = Shards::new(places.len());
         let engine = Engine {
             node,
             sender,
@@ -97,10 +117,11 @@ impl Engine {
             awake: AtomicBool::new(true),
             next: AtomicU64::new(0),
             messages: AtomicU64::new(0),
-            waiting: AtomicUsize::new(0),
-            waiting_bytes: AtomicUsize::new(0),
-            outage: Mutex::new(Some("it was not reached yet".to_owned())),
-            is_away: AtomicBool::new(true),
+            waiting: (0..shards.count()).map(|_| Waiting::default()).collect(),
+            shards,
+            places,
+            outages: Mutex::new(vec![Some("it was not reached yet".to_owned()); shards.count()]),
+            away: AtomicU64::new(shards.all()),
             nodes: Mutex::default(),
         };
         (engine, receiver)
@@ -108,15 +129,16 @@ impl Engine {
 
     /// Asks. The question comes back to `asker` at once if too many wait.
     pub(crate) fn ask(&self, question: Question, asker: Asker) -> Result<(), (Asker, RoomError)> {
-        let bytes = question.bytes();
-        let waiting = self.waiting.fetch_add(1, Ordering::Relaxed) + 1;
-        let waiting_bytes = self.waiting_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        if waiting > QUESTIONS_MAX || waiting_bytes > QUESTION_BYTES_MAX {
-            self.release(bytes);
+        let (shard, bytes) = (question.shard(self.shards), question.bytes());
+        let waiting = &self.waiting[shard];
+        let count = waiting.count.fetch_add(1, Ordering::Relaxed) + 1;
+        let all_bytes = waiting.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if count > QUESTIONS_MAX || all_bytes > QUESTION_BYTES_MAX {
+            self.release(shard, bytes);
             return Err((asker, RoomError::Overloaded));
         }
         let nth = self.next.fetch_add(1, Ordering::Relaxed);
-        self.send(ToEngine::Ask(Box::new(Asked { question, asker, nth, bytes })));
+        self.send(ToEngine::Ask(Box::new(Asked { question, asker, nth, shard, bytes })));
         Ok(())
     }
 
@@ -161,25 +183,37 @@ impl Engine {
         self.awake.store(true, Ordering::SeqCst);
     }
 
-    fn release(&self, bytes: usize) {
-        self.waiting.fetch_sub(1, Ordering::Relaxed);
-        self.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    fn release(&self, shard: usize, bytes: usize) {
+        self.waiting[shard].count.fetch_sub(1, Ordering::Relaxed);
+        self.waiting[shard].bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     /// Questions that wait for an answer.
     pub(crate) fn waiting(&self) -> usize {
-        self.waiting.load(Ordering::Relaxed)
+        self.waiting.iter().map(|waiting| waiting.count.load(Ordering::Relaxed)).sum()
     }
 
-    /// Says why the engine cannot be used from now on, or that it can.
-    pub(crate) fn set_outage(&self, why: Option<String>) {
-        self.is_away.store(why.is_some(), Ordering::Release);
-        *self.outage.lock() = why;
+    /// Says why a shard cannot be used from now on, or that it can.
+    pub(crate) fn set_outage(&self, shard: usize, why: Option<String>) {
+        let bit = 1 << shard;
+        match why {
+            Some(_) => self.away.fetch_or(bit, Ordering::AcqRel),
+            None => self.away.fetch_and(!bit, Ordering::AcqRel),
+        };
+        if let Some(outage) = self.outages.lock().get_mut(shard) {
+            *outage = why;
+        }
     }
 
-    /// Whether the engine cannot be used at present.
-    pub(crate) fn is_away(&self) -> bool {
-        self.is_away.load(Ordering::Acquire)
+    /// Whether a shard cannot be used at present.
+    pub(crate) fn is_away(&self, shard: usize) -> bool {
+        self.away.load(Ordering::Acquire) >> shard & 1 == 1
+    }
+
+    /// Whether no shard can be used at present, so that this node is of no use to new clients.
+    /// Where some are away, they are for all nodes, as a rule, and the others go on.
+    pub(crate) fn is_cut_off(&self) -> bool {
+        self.away.load(Ordering::Acquire) == self.shards.all()
     }
 
     /// Notes what is known of the nodes, each in JSON.
@@ -192,16 +226,29 @@ impl Engine {
         self.nodes.lock().clone()
     }
 
-    /// Why that is so.
+    /// How each shard is at present.
+    pub(crate) fn shard_snapshots(&self) -> Vec<ShardSnapshot> {
+        let outages = self.outages.lock();
+        let shard = |(index, (redis, outage)): (usize, (&String, &Option<String>))| ShardSnapshot {
+            shard: index + 1,
+            redis: redis.clone(),
+            up: outage.is_none(),
+            waiting: self.waiting[index].count.load(Ordering::Relaxed),
+        };
+        self.places.iter().zip(outages.iter()).enumerate().map(shard).collect()
+    }
+
+    /// Why shards cannot be used at present, all in one text.
     pub(crate) fn outage(&self) -> Option<String> {
-        self.outage.lock().clone()
+        let outages: Vec<String> = self.outages.lock().iter().flatten().cloned().collect();
+        (!outages.is_empty()).then(|| outages.join("; "))
     }
 }
 
 impl Asked {
     /// Gives the answer to who asked.
     pub(crate) fn answer(self, engine: &Engine, mailboxes: &Mailboxes, outcome: Outcome) {
-        engine.release(self.bytes);
+        engine.release(self.shard, self.bytes);
         match self.asker {
             Asker::Conn { conn, next } => {
                 let letter = Letter::EngineAnswered { conn, next, outcome };

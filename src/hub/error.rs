@@ -40,6 +40,14 @@ pub enum RoomError {
     NoSuchClient,
     /// A room is named twice.
     SameRoomTwice,
+    /// Two rooms of one message are in different shards (`redis_url`), which have nothing in common
+    /// that could number it: the places of two such rooms in the message.
+    RoomsApart {
+        /// The place of one of them.
+        first: usize,
+        /// The place of the other one.
+        second: usize,
+    },
     /// The client is away, and its inbox is full (`inbox`, `inbox_bytes`).
     InboxFull,
     /// No session has this token: the token is wrong, or the session has ended.
@@ -89,6 +97,15 @@ impl std::fmt::Display for RoomError {
             }
             RoomError::NoSuchClient => "there is no such client",
             RoomError::SameRoomTwice => "one room is named twice",
+            RoomError::RoomsApart { first, second } => {
+                return write!(
+                    f,
+                    "rooms {} and {} of this message are in different shards; rooms with the same \
+                     {{tag}} in their names are in one",
+                    first + 1,
+                    second + 1,
+                );
+            }
             RoomError::InboxFull => "the client is away, and its inbox is full",
             RoomError::NoSuchSession => "there is no such session, or it has ended",
             RoomError::NotFresh => {

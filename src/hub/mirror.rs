@@ -266,7 +266,7 @@ mod tests {
     #[test]
     fn a_position_before_the_mirror_begins_is_not_recovered() {
         let mut bench = Bench::new(&Config::default(), 1, 1000);
-        let (engine, _asked) = Engine::new(Uuid::new_v4(), Box::new(|| {}));
+        let (engine, _asked) = Engine::new(Uuid::new_v4(), vec![String::new()], Box::new(|| {}));
         Arc::get_mut(&mut bench.hub).expect("one").engine = Some(Arc::new(engine));
         let position = Position { epoch: epoch(1), seq: 9 };
         let room =

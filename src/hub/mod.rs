@@ -39,6 +39,7 @@ pub(crate) mod publish;
 pub(crate) mod envelope;
 pub(crate) mod question;
 pub(crate) mod engine;
+pub(crate) mod shards;
 pub(crate) mod sharing;
 pub(crate) mod announced;
 pub(crate) mod mirror;
@@ -159,13 +160,14 @@ impl Hub {
         }
     }
 
-    /// Shares rooms and sessions with other nodes from now on, by an engine that `wake` wakes.
-    /// Returns it, and what comes to it.
+    /// Shares rooms and sessions with other nodes from now on, by an engine whose shards are
+    /// at these places, and which `wake` wakes. Returns it, and what comes to it.
     pub(crate) fn share(
         &mut self,
+        places: Vec<String>,
         wake: Box<dyn Fn() + Send + Sync>,
     ) -> (Arc<Engine>, Receiver<ToEngine>) {
-        let (engine, received) = Engine::new(self.node, wake);
+        let (engine, received) = Engine::new(self.node, places, wake);
         let engine = Arc::new(engine);
         self.engine = Some(Arc::clone(&engine));
         self.rooms.share();

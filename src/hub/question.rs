@@ -10,6 +10,7 @@ use super::{
     names::{RoomName, RoomPattern},
     session::Session,
     session_token::SessionToken,
+    shards::Shards,
 };
 use crate::store::Position;
 
@@ -68,6 +69,18 @@ pub(crate) struct Publish {
 }
 
 impl Question {
+    /// The shard that it waits for, or for most: the first one if it needs all, or any.
+    pub(super) fn shard(&self, shards: Shards) -> usize {
+        let room = match self {
+            Question::Publish(publish) => publish.rooms.first(),
+            Question::Bring { rooms, .. } => rooms.first().map(|(room, _)| room),
+            Question::BringSession { token, .. } => return shards.of_client(token.client_id()),
+            Question::Direct { to, .. } => return shards.of_client(*to),
+            Question::Broadcast { .. } | Question::Announce(_) => None,
+        };
+        room.map_or(0, |room| shards.of_room(room))
+    }
+
     /// Estimated bytes that it takes while it waits.
     pub(super) fn bytes(&self) -> usize {
         let message = match self {

@@ -14,12 +14,13 @@ use super::{
     publisher::Publisher,
     question::{Answer, By, Publish, Question},
     session::{Attachment, Sender},
+    shards::Shards,
 };
 use crate::{identity::Permissions, store::Position};
 
 impl Hub {
     /// Whether a room must be brought to this node before anything is done in it after `since`. So
-    /// it is for each room while the engine is away, which then says so.
+    /// it is for each room while its shard of the engine is away, which then says so.
     pub(crate) fn must_bring(&self, name: &RoomName, since: Option<Position>) -> bool {
         let Some(engine) = &self.engine else { return false };
         let is_here = || {
@@ -28,7 +29,7 @@ impl Hub {
             let is_behind = since.is_some_and(|since| state.is_behind(since));
             Some(state.is_live && !state.is_gone() && !is_behind)
         };
-        engine.is_away() || is_here() != Some(true)
+        engine.is_away(engine.shards.of_room(name)) || is_here() != Some(true)
     }
 
     /// Fails if the client of a connection may not join a room, before that is brought here.
@@ -65,6 +66,15 @@ impl Hub {
         }
     }
 
+    /// Fails if not all of these rooms are in one shard: no script could number a message in all.
+    fn check_together(&self, rooms: &[RoomName]) -> Result<(), RoomError> {
+        let shards = self.engine.as_ref().map_or(Shards::ONE, |engine| engine.shards);
+        match shards.apart(rooms) {
+            None => Ok(()),
+            Some((first, second)) => Err(RoomError::RoomsApart { first, second }),
+        }
+    }
+
     /// Says whom a message is from: a client of this node, or the nil UUID.
     fn from(&self, client: Uuid) -> From {
         let nth = self.engine.as_ref().map_or(0, |engine| engine.next_message());
@@ -84,6 +94,7 @@ impl Hub {
         if has_twice(&rooms) {
             return Err(RoomError::SameRoomTwice);
         }
+        self.check_together(&rooms)?;
         self.check_memory()?;
         by.check_not_taken_over()?;
         let except = publication.to_others.then_some(by.conn);
@@ -105,6 +116,7 @@ impl Hub {
         if has_twice(rooms) {
             return Err(RoomError::SameRoomTwice);
         }
+        self.check_together(rooms)?;
         self.check_memory()?;
         let from = From { without, ..self.from(Uuid::nil()) };
         let (message, id) = (publication.envelope(&from, several(rooms)), publication.dedup_id);
@@ -194,4 +206,37 @@ fn has_twice(rooms: &[RoomName]) -> bool {
 /// The rooms of a message that are written into it.
 fn several(rooms: &[RoomName]) -> &[RoomName] {
     if rooms.len() > 1 { rooms } else { &[] }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        config::Config,
+        hub::{
+            engine::Engine,
+            harness::{Bench, name},
+        },
+    };
+
+    #[test]
+    fn rooms_of_different_shards_get_no_message_in_common() {
+        let mut bench = Bench::new(&Config::default(), 1, 1000);
+        let places = vec![String::new(), String::new()];
+        let (engine, _asked) = Engine::new(Uuid::new_v4(), places, Box::new(|| {}));
+        let shards = engine.shards;
+        Arc::get_mut(&mut bench.hub).expect("one").engine = Some(Arc::new(engine));
+        let rooms: Vec<RoomName> = (0..20).map(|n| name(&format!("room{n}"))).collect();
+        let (first, second) = shards.apart(&rooms).expect("they are spread");
+        let publish = |rooms: &[RoomName]| {
+            let (publisher, publication) = (Publisher::new(), Publication::from("x"));
+            let asked =
+                bench.hub.shared_publish_from_outside(&publisher, rooms, &publication, None);
+            asked.map(drop)
+        };
+        assert_eq!(publish(&rooms), Err(RoomError::RoomsApart { first, second }));
+        let together: Vec<RoomName> =
+            rooms.iter().map(|room| name(&format!("{{a}}{room}"))).collect();
+        assert_eq!(publish(&together), Ok(()));
+    }
 }

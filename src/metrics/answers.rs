@@ -19,9 +19,10 @@ pub(crate) struct Readiness {
     pub(crate) ready: bool,
     /// Why not: `draining`, `full` or `engine`.
     pub(crate) reasons: Vec<&'static str>,
-    /// What is worse than it should be though clients are served: `late_turns`.
+    /// What is worse than it should be though clients are served: `late_turns`, or `engine` where
+    /// some of several shards are away.
     pub(crate) degraded: Vec<&'static str>,
-    /// Why the engine cannot be reached.
+    /// Why the engine cannot be reached, or which shards of it, and why.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) engine: Option<String>,
 }
@@ -46,4 +47,18 @@ pub struct WorkerSnapshot {
     pub bytes_in: u64,
     /// Bytes written by this worker.
     pub bytes_out: u64,
+}
+
+/// One shard's part of a [`Snapshot`](super::Snapshot): one of the Redises that servers share.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct ShardSnapshot {
+    /// Its number in the list, from 1 on.
+    pub shard: usize,
+    /// Where it is: the host and port, the path of the socket, or the primary and its Sentinels.
+    pub redis: String,
+    /// Whether it is reached, and takes everything.
+    pub up: bool,
+    /// Questions that wait for it.
+    pub waiting: usize,
 }

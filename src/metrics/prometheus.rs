@@ -5,7 +5,9 @@ use std::fmt::Write as _;
 
 use hdrhistogram::Histogram;
 
-use super::{FIGURES, Figure, FigureKind, Snapshot, WorkerSnapshot, distribution::Times};
+use super::{
+    FIGURES, Figure, FigureKind, ShardSnapshot, Snapshot, WorkerSnapshot, distribution::Times,
+};
 
 /// What every name begins with.
 const PREFIX: &str = "rusty_socks_";
@@ -93,6 +95,7 @@ pub(crate) fn text(snapshot: &Snapshot, extra: &Extra) -> String {
     labelled(&mut out, "closes_total", "counter", help, "code", closes);
     of_clients(&mut out, snapshot, extra);
     of_handlers(&mut out, snapshot);
+    of_shards(&mut out, snapshot);
     of_workers(&mut out, snapshot);
     let name = format!("{PREFIX}turn_seconds");
     head(&mut out, &name, "histogram", "Duration of a worker's turn, without its sleep.");
@@ -200,6 +203,26 @@ fn of_handlers(out: &mut String, snapshot: &Snapshot) {
     for (route, figures) in &snapshot.handlers {
         for (figure, value) in figures {
             line(out, &name, &format!("route={route:?},figure={figure:?}"), *value as f64);
+        }
+    }
+}
+
+fn of_shards(out: &mut String, snapshot: &Snapshot) {
+    type Value = fn(&ShardSnapshot) -> f64;
+    let figures: [(&str, &str, Value); 2] = [
+        ("engine_shard_up", "Whether a Redis that servers share is reached.", |shard| {
+            f64::from(u8::from(shard.up))
+        }),
+        ("engine_shard_waiting", "Questions that wait for a Redis that servers share.", |shard| {
+            shard.waiting as f64
+        }),
+    ];
+    for (name, help, value) in figures.into_iter().filter(|_| !snapshot.engine_shards.is_empty()) {
+        let name = format!("{PREFIX}{name}");
+        head(out, &name, "gauge", help);
+        for shard in &snapshot.engine_shards {
+            let labels = format!("shard=\"{}\",redis={:?}", shard.shard, shard.redis);
+            line(out, &name, &labels, value(shard));
         }
     }
 }

@@ -94,6 +94,9 @@ macro_rules! figures {
             /// The figures of handlers that have [some](crate::Handler::figures), by route.
             #[serde(skip_serializing_if = "BTreeMap::is_empty")]
             pub handlers: BTreeMap<String, BTreeMap<&'static str, u64>>,
+            /// The Redises that servers share, if they share any.
+            #[serde(skip_serializing_if = "Vec::is_empty")]
+            pub engine_shards: Vec<ShardSnapshot>,
             /// The figures of each worker.
             pub workers: Vec<WorkerSnapshot>,
         }
@@ -143,6 +146,7 @@ macro_rules! figures {
                     fanout_lag_ms: Quantiles::of(&self.fanout_lag(), 1000.0),
                     queue_wait_ms: self.queue_wait.quantiles_ms(),
                     handlers: now.handlers,
+                    engine_shards: now.engine_shards,
                     workers: self.workers.iter().zip(workers).map(WorkerSnapshot::of).collect(),
                 }
             }

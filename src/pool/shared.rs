@@ -201,13 +201,15 @@ impl Shared {
         let config = self.config();
         let is_full = active >= config.max_conn && queued >= config.max_queued_tasks;
         let engine = self.hub.engine.as_ref().and_then(|engine| engine.outage());
-        let reasons =
-            [(self.is_draining(), "draining"), (is_full, "full"), (engine.is_some(), "engine")];
+        let is_cut_off = self.hub.engine.as_ref().is_some_and(|engine| engine.is_cut_off());
+        let reasons = [(self.is_draining(), "draining"), (is_full, "full"), (is_cut_off, "engine")];
         let reasons: Vec<_> =
             reasons.into_iter().filter_map(|(holds, why)| holds.then_some(why)).collect();
         let now_ms = self.uptime_ms();
         let is_late = self.progress.iter().any(|progress| progress.is_late(now_ms));
-        let degraded = is_late.then_some("late_turns").into_iter().collect();
+        let degraded = [(is_late, "late_turns"), (engine.is_some() && !is_cut_off, "engine")];
+        let degraded =
+            degraded.into_iter().filter_map(|(holds, what)| holds.then_some(what)).collect();
         Readiness { ready: reasons.is_empty(), reasons, degraded, engine }
     }
 
@@ -296,6 +298,11 @@ impl Shared {
             sessions: &self.hub.sessions.metrics,
             rooms: &self.hub.rooms.metrics,
             handlers: self.routes.iter().filter_map(Route::figures).collect(),
+            engine_shards: self
+                .hub
+                .engine
+                .as_ref()
+                .map_or_else(Vec::new, |of| of.shard_snapshots()),
             memory: &self.hub.account.metrics,
             identity: self.hub.authenticator.metrics(),
             tokens_refused: self.hub.authenticator.refused(),

@@ -158,6 +158,9 @@ pub(super) fn publish_one(
         To::Rooms(rooms) => {
             ctx.spend(rooms.len());
             rooms.iter().try_for_each(|room| caller.check_room(room.as_str()))?;
+            if let Some((first, second)) = ctx.apart(&rooms) {
+                return Err(Fault::apart(first.as_str(), second.as_str()));
+            }
             Ok(to_rooms(ctx, caller, &rooms, &content, without.as_ref()))
         }
     }

@@ -1,7 +1,7 @@
 //! When a node last said that it is there, and last heard something.
 
 /// How long the lease of a node lasts that is not renewed.
-pub(super) const LEASE_MS: u64 = 10_000;
+pub(in crate::engine) const LEASE_MS: u64 = 10_000;
 
 /// How often it is renewed, and the node says something to itself.
 pub(super) const BEAT_MS: u64 = 2500;

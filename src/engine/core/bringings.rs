@@ -53,7 +53,9 @@ impl Core {
         if let Question::BringSession { token, .. } = &asked.question {
             self.bringings_of.insert((token.client_id(), self.next_bringing));
         }
-        let bringing = Bringing { asked, left: 1, error: None, directs: Vec::new(), session: None };
+        let shards = self.shards_of(&asked.question);
+        let (directs, session) = (Vec::new(), None);
+        let bringing = Bringing { asked, shards, left: 1, error: None, directs, session };
         self.bringings.insert(self.next_bringing, bringing);
         self.next_bringing
     }
@@ -85,10 +87,12 @@ impl Core {
             bytes("0"),
             number(MATCHES_MAX.min(self.settings.memberships_max.saturating_mul(2) + 1)),
         ];
-        if let Some(bringing) = self.bringings.get_mut(&bringing) {
-            bringing.left += 1;
+        for shard in 0..self.shards.len() {
+            if let Some(bringing) = self.bringings.get_mut(&bringing) {
+                bringing.left += 1;
+            }
+            self.command(shard, args.clone(), Sent::Names { bringing });
         }
-        self.command(args, Sent::Names { bringing });
     }
 
     /// Brings rooms, each up to its position.
@@ -153,8 +157,9 @@ impl Core {
         let client = token.client_id();
         // It may have changed in this very turn, or be unknown to Redis, which has lost it.
         if let Some(session) = self.hub.sessions.find_by_token(token) {
-            self.save(&session, false);
+            self.save(&session, 0);
         }
+        let home = self.home_of(client);
         let node = self.node.clone();
         let names = &self.names;
         let keys = vec![
@@ -173,11 +178,11 @@ impl Core {
             number(self.session_kept_ms()),
             user,
             // No client is told sooner that its node has waited in vain.
-            number(self.redis_clock.at(self.hub.now_ms()).saturating_add(PATIENCE_MS)),
+            number(self.shards[home].redis_clock.at(self.hub.now_ms()).saturating_add(PATIENCE_MS)),
             number(LEASE_MS),
         ];
         let bringing = self.new_bringing(asked);
-        self.order(&scripts::TAKE, keys, args, Sent::Take { bringing });
+        self.order(home, &scripts::TAKE, keys, args, Sent::Take { bringing });
     }
 
     pub(super) fn on_taken(&mut self, id: u64, answer: Option<Value>) {
@@ -205,6 +210,7 @@ impl Core {
         };
         let own: BTreeSet<RoomName> =
             coming.shared.rooms.iter().filter_map(|name| RoomName::new(name).ok()).collect();
+        let (client, fence) = (token.client_id(), coming.fence);
         // To make a room, a client must join it, which has a limit.
         let positions: BTreeMap<RoomName, Position> = positions.into_iter().collect();
         let others: BTreeSet<RoomName> =
@@ -215,7 +221,6 @@ impl Core {
         };
         let patterns = coming.shared.record.patterns.iter();
         let patterns: Vec<_> = patterns.filter_map(|text| RoomPattern::new(text).ok()).collect();
-        let client = token.client_id();
         for other in self.bringings_of(client) {
             // Two connections ask for it, and one of them takes it up.
             let other = self.bringings.get_mut(&other).and_then(|other| other.session.as_mut());
@@ -239,11 +244,66 @@ impl Core {
                 }
             }
         }
+        let needed = match patterns.is_empty() {
+            true => own.iter().fold(0, |shards, room| shards | 1 << self.shard_of(room)),
+            false => self.spread.all(),
+        };
+        if let Some(bringing) = self.bringings.get_mut(&id) {
+            bringing.shards |= needed;
+        }
+        self.fence_parts(id, client, fence);
+        if !self.are_listening(needed) {
+            return self.hold_bringing(id);
+        }
         for pattern in patterns {
             self.find_matches(&pattern, id);
         }
         self.bring_for(id, own.into_iter().map(with_position), true);
         self.bring_for(id, others.into_iter().map(with_position), false);
+        self.note_brought(id, Ok(()));
+    }
+
+    /// Tells the other shards of a session that was taken up in its own. Nothing that an earlier
+    /// connection sends is taken any more when they have answered.
+    fn fence_parts(&mut self, id: u64, client: Uuid, fence: u64) {
+        let home = self.home_of(client);
+        for shard in 0..self.shards.len() {
+            // One that cannot be reached, and has no rooms of the session as far as is known, is
+            // not waited for.
+            if shard == home || !self.shards[shard].is_listening {
+                continue;
+            }
+            let Some(bringing) = self.bringings.get_mut(&id) else { return };
+            bringing.left += 1;
+            let names = &self.names;
+            let keys = vec![
+                names.session(client),
+                names.sessions_of(&self.node),
+                names.orphans(),
+                names.nodes(),
+            ];
+            let kept_ms = number(self.session_kept_ms());
+            let args =
+                vec![number(client), bytes(&self.node), number(fence), kept_ms, number(LEASE_MS)];
+            self.order(shard, &scripts::FENCE, keys, args, Sent::Fence { bringing: id });
+        }
+    }
+
+    pub(super) fn on_fenced(&mut self, shard: usize, id: u64, answer: Option<&Value>) {
+        let Some(bringing) = self.bringings.get_mut(&id) else { return };
+        let Some([is_known, rooms]) = answer.and_then(Value::list) else {
+            if let Question::BringSession { token, .. } = &bringing.asked.question {
+                // If it is this node's, the shard takes nothing of it any more.
+                self.shards[shard].undone.unwritten.insert(token.client_id());
+            }
+            return self.note_brought(id, Err(RoomError::EngineAway));
+        };
+        let session = bringing.session.as_mut();
+        if let Some(coming) = session.filter(|_| is_known.int() == Some(1)) {
+            coming.parts.push(shard);
+            let rooms = rooms.text().unwrap_or_default().split('\n');
+            coming.rooms_of_parts.extend(rooms.filter_map(|room| RoomName::new(room).ok()));
+        }
         self.note_brought(id, Ok(()));
     }
 
@@ -253,7 +313,7 @@ impl Core {
         token: &SessionToken,
         route: u16,
     ) -> Result<(), RoomError> {
-        let ComingSession { fence, shared, directs, seqs, .. } = coming;
+        let ComingSession { fence, shared, directs, seqs, parts, rooms_of_parts, .. } = coming;
         let SharedSession { rooms, record } = shared;
         let client = token.client_id();
         if let Some(kept) = self.sessions.get_mut(&client) {
@@ -276,9 +336,13 @@ impl Core {
         let directs = directs.iter().filter_map(frame).collect();
         let brought = Brought { record, token, route, rooms: &here, directs, seqs };
         let session: Arc<Session> = self.hub.take_up(brought)?;
-        self.keep_session(&session, fence, &names);
+        self.keep_session(&session, fence, &names, &parts);
         // It is shown as one of this node from now on.
-        self.save(&session, true);
+        self.save(&session, self.spread.all());
+        for room in rooms_of_parts.iter().filter(|room| !names.contains(room)) {
+            // It was joined, or left, while it was taken up.
+            self.show(room, client, fence, None);
+        }
         Ok(())
     }
 }
@@ -328,5 +392,6 @@ fn read_taken(answer: &Value) -> Option<ComingSession> {
     let directs = read_inbox(messages)?;
     let seqs = (last_seq.u64()?, delivered_seq.u64()?);
     let (fence, fence_before) = (fence.u64()?, fence_before.u64()?);
-    Some(ComingSession { fence, fence_before, shared, directs, seqs })
+    let (parts, rooms_of_parts) = (Vec::new(), Vec::new());
+    Some(ComingSession { fence, fence_before, shared, directs, seqs, parts, rooms_of_parts })
 }

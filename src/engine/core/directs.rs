@@ -35,7 +35,7 @@ impl Core {
         let Some(kept) = self.sessions.get(&client) else { return };
         let from = format!("({}-0", kept.session.last_direct());
         let args = vec![bytes("XRANGE"), self.names.inbox(client), bytes(&from), bytes("+")];
-        self.command(args, Sent::Inbox(client));
+        self.command(self.home_of(client), args, Sent::Inbox(client));
     }
 
     pub(super) fn on_inbox(&mut self, client: Uuid, answer: Option<&Value>) {

@@ -13,7 +13,31 @@ pub(super) struct KeptSession {
     /// The rooms in which it is shown.
     pub(super) rooms: BTreeSet<RoomName>,
     pub(super) shown: ShownAs,
-    /// What was written last.
-    pub(super) written: Option<Bytes>,
+    /// The shards that may know it, and what was written there last.
+    pub(super) written: Vec<(usize, Option<Bytes>)>,
     pub(super) renewed_ms: u64,
+}
+
+impl KeptSession {
+    /// Whether a shard may know it.
+    pub(super) fn is_known_to(&self, shard: usize) -> bool {
+        self.written.iter().any(|(of, _)| *of == shard)
+    }
+
+    /// What was written last in a shard that may know it from now on.
+    pub(super) fn written_in(&mut self, shard: usize) -> &mut Option<Bytes> {
+        let at = match self.written.iter().position(|(of, _)| *of == shard) {
+            Some(at) => at,
+            None => {
+                self.written.push((shard, None));
+                self.written.len() - 1
+            }
+        };
+        &mut self.written[at].1
+    }
+
+    /// The shards that may know it.
+    pub(super) fn known_to(&self) -> impl Iterator<Item = usize> {
+        self.written.iter().map(|(shard, _)| *shard)
+    }
 }

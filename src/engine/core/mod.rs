@@ -4,6 +4,10 @@
 //! A room is brought to the node by subscribing to its channel first and opening it then, so that
 //! nothing is missed between the two. The same is done again whenever something of it may have been
 //! missed: a number that jumps, and a link that was lost.
+//!
+//! Rooms and sessions are spread over shards, each a Redis of its own. What a session does in the
+//! rooms of a shard needs nothing of the others: each shard has a part of it, with its fence and
+//! its rooms there, beside the whole in the shard of its client.
 
 mod beats;
 mod bringings;
@@ -20,6 +24,7 @@ mod rooms;
 mod sent;
 mod sessions;
 mod several;
+mod shard;
 mod undone;
 mod waits;
 mod words;
@@ -32,17 +37,19 @@ use std::{
 use bytes::Bytes;
 use uuid::Uuid;
 
+pub(super) use self::beats::LEASE_MS;
 use self::{
-    beats::Beats,
     kept_session::KeptSession,
     mirrored_room::MirroredRoom,
-    redis_clock::RedisClock,
-    sent::{Bringing, Numbered, Sent},
-    undone::Undone,
+    sent::{Bringing, Held, Sent},
+    shard::Shard,
     waits::PATIENCE_MS,
 };
 use super::{
-    link::order::{Code, Event, Order, Refused, Script, ServerFacts, Value},
+    link::{
+        order::{Code, Event, Order, Refused, Script, ServerFacts, Value},
+        settings::Mark,
+    },
     names::Names,
 };
 use crate::{
@@ -55,6 +62,7 @@ use crate::{
         question::Outcome,
         restore::RestorableRoute,
         session::Session,
+        shards::Shards,
     },
     store::HistoryBounds,
 };
@@ -75,6 +83,8 @@ pub(crate) struct CoreSettings {
     pub(crate) memberships_max: usize,
     pub(crate) bounds: HistoryBounds,
     pub(crate) default_room: Option<RoomName>,
+    /// What each shard keeps of the list in which it stands, by shard.
+    pub(crate) marks: Vec<Mark>,
     /// Says what other nodes and operators are told of this one, in JSON.
     pub(crate) about: Box<dyn Fn() -> String + Send>,
 }
@@ -95,6 +105,7 @@ impl CoreSettings {
             },
             default_room: RoomName::new(&config.default_room).ok(),
             replicas: config.redis_wait_replicas,
+            marks: Vec::new(),
             about,
         }
     }
@@ -109,16 +120,14 @@ pub(crate) struct Core {
     node: String,
     settings: CoreSettings,
     routes: Vec<RestorableRoute>,
-    orders: Vec<Order>,
-    /// What the answers that are awaited belong to, by tag, in the order of the orders.
-    sent: BTreeMap<u64, Sent>,
+    /// How rooms and sessions are spread.
+    spread: Shards,
+    shards: Vec<Shard>,
     next_tag: u64,
-    /// The id of the server's numbering, while there is a link.
-    generation: Option<Bytes>,
-    /// When the link was lost, or the core began.
-    down_since_ms: u64,
-    /// Questions that wait for the link, and whether they were asked before.
-    held: Vec<(Box<Asked>, bool)>,
+    /// Questions that wait for links.
+    held: Vec<Held>,
+    /// Whether some were lost on one link, and may go on without it.
+    may_ask_again: bool,
     rooms: BTreeMap<RoomName, MirroredRoom>,
     by_channel: HashMap<Bytes, RoomName>,
     /// Rooms that have waited for another one, and can go on.
@@ -134,17 +143,10 @@ pub(crate) struct Core {
     changed: Vec<Arc<Session>>,
     /// Beyond so many, those that have ended are looked for.
     changed_max: usize,
-    undone: Undone,
-    /// Whether this node hears what is said to it, and asks.
-    is_listening: bool,
-    beats: Beats,
-    redis_clock: RedisClock,
-    /// Whether Redis refuses what it should take.
-    is_in_trouble: bool,
     /// When a refusal was told of last that is no trouble.
     refusal_told_ms: u64,
-    /// Messages that are numbered and not known to be in as many replicas as is asked.
-    unconfirmed: Vec<Numbered>,
+    /// Why this node cannot go on.
+    failure: Option<String>,
     /// Whether a mailbox was found behind since the last turn.
     behind: bool,
 }
@@ -154,9 +156,21 @@ impl Core {
         hub: Arc<Hub>,
         engine: Arc<Engine>,
         routes: Vec<RestorableRoute>,
-        settings: CoreSettings,
+        mut settings: CoreSettings,
     ) -> Core {
-        let down_since_ms = hub.now_ms();
+        let spread = engine.shards;
+        let marks = std::mem::take(&mut settings.marks);
+        let mut marks = marks.into_iter();
+        let shard = |index: usize| Shard {
+            label: match (spread.count(), engine.places.get(index)) {
+                (2.., Some(place)) => format!("shard {} ({place}): ", index + 1),
+                _ => String::new(),
+            },
+            mark: marks.next(),
+            down_since_ms: hub.now_ms(),
+            ..Shard::default()
+        };
+        let shards = (0..spread.count()).map(shard).collect();
         Core {
             names: Names::new(&settings.prefix),
             node: engine.node.to_string(),
@@ -164,12 +178,11 @@ impl Core {
             engine,
             settings,
             routes,
-            orders: Vec::new(),
-            sent: BTreeMap::new(),
+            spread,
+            shards,
             next_tag: 0,
-            generation: None,
-            down_since_ms,
             held: Vec::new(),
+            may_ask_again: false,
             rooms: BTreeMap::new(),
             by_channel: HashMap::new(),
             to_go_on: VecDeque::new(),
@@ -180,13 +193,8 @@ impl Core {
             sessions: BTreeMap::new(),
             changed: Vec::new(),
             changed_max: CHANGED_MAX,
-            undone: Undone::default(),
-            is_listening: false,
-            beats: Beats::default(),
-            redis_clock: RedisClock::default(),
-            is_in_trouble: false,
             refusal_told_ms: 0,
-            unconfirmed: Vec::new(),
+            failure: None,
             behind: false,
         }
     }
@@ -203,22 +211,23 @@ impl Core {
     fn note_change(&mut self, session: Arc<Session>) {
         self.changed.push(session);
         // Those who come and go while Redis is away leave nothing behind.
-        if !self.is_listening && self.changed.len() > self.changed_max {
+        if !self.is_any_listening() && self.changed.len() > self.changed_max {
             let sessions = &self.sessions;
             self.changed.retain(|of| !of.has_ended() || sessions.contains_key(&of.client_id));
             self.changed_max = CHANGED_MAX.max(2 * self.changed.len());
         }
     }
 
-    /// Takes what happened on the link.
-    pub(crate) fn hear(&mut self, event: Event) {
+    /// Takes what happened on the link to a shard.
+    pub(crate) fn hear(&mut self, shard: usize, event: Event) {
         match event {
-            Event::Up(facts) => self.go_up(&facts),
-            Event::Down(why) => self.go_down(why),
-            Event::Failed(why) => self.engine.set_outage(Some(why)),
-            Event::Subscribed(channel) => self.on_subscribed(&channel),
-            Event::Message { channel, payload } => self.on_message(&channel, payload),
-            Event::Answer { tag, answer } => self.on_answer(tag, answer),
+            Event::Up(facts) => self.go_up(shard, &facts),
+            Event::Down(why) => self.go_down(shard, &why),
+            Event::Failed(why) => self.set_outage(shard, &why),
+            Event::OtherList(why) => self.on_other_list(shard, &why),
+            Event::Subscribed(channel) => self.on_subscribed(shard, &channel),
+            Event::Message { channel, payload } => self.on_message(shard, &channel, payload),
+            Event::Answer { tag, answer } => self.on_answer(shard, tag, answer),
         }
         self.go_on_with_rooms();
     }
@@ -226,20 +235,32 @@ impl Core {
     /// Does what is due, and what changed since the last turn.
     pub(crate) fn turn(&mut self) {
         let now_ms = self.hub.now_ms();
-        if self.is_listening {
+        if self.is_any_listening() {
             self.save_changed();
-            self.await_replicas();
-            self.beat(now_ms);
+        }
+        for shard in 0..self.shards.len() {
+            let Shard { is_listening, down_since_ms, .. } = self.shards[shard];
+            if is_listening {
+                self.await_replicas(shard);
+                self.beat(shard, now_ms);
+            } else if now_ms.saturating_sub(down_since_ms) > PATIENCE_MS {
+                self.refuse_held(shard);
+            }
+        }
+        if self.is_any_listening() {
             self.look_at_rooms(now_ms);
-        } else if now_ms.saturating_sub(self.down_since_ms) > PATIENCE_MS {
-            self.refuse_held();
+        }
+        if std::mem::take(&mut self.may_ask_again) {
+            self.put_held();
         }
         self.go_on_with_rooms();
     }
 
-    /// Takes the orders that came up.
-    pub(crate) fn orders(&mut self) -> std::vec::Drain<'_, Order> {
-        self.orders.drain(..)
+    /// Gives out the orders that came up, each for its shard.
+    pub(crate) fn give_orders(&mut self, mut give: impl FnMut(usize, Order)) {
+        for (index, shard) in self.shards.iter_mut().enumerate() {
+            shard.orders.drain(..).for_each(|order| give(index, order));
+        }
     }
 
     /// Whether a mailbox was found behind since this was last asked.
@@ -247,78 +268,157 @@ impl Core {
         std::mem::take(&mut self.behind)
     }
 
-    /// Whether the link seems dead though nobody has said so.
-    pub(crate) fn is_deaf(&self) -> bool {
-        self.is_up() && self.beats.is_silent(self.hub.now_ms())
+    /// Why this node cannot go on, if it cannot, once.
+    pub(crate) fn take_failure(&mut self) -> Option<String> {
+        self.failure.take()
     }
 
-    fn is_up(&self) -> bool {
-        self.generation.is_some()
+    /// Whether the link to a shard seems dead though nobody has said so.
+    pub(crate) fn is_deaf(&self, shard: usize) -> bool {
+        let shard = &self.shards[shard];
+        shard.is_up() && shard.beats.is_silent(self.hub.now_ms())
     }
 
-    fn go_up(&mut self, facts: &ServerFacts) {
-        log::info!("engine: connected to {}, version {}", facts.address, facts.version);
-        self.generation = Some(facts.run_id.clone().into());
+    /// A shard whose link is to be made anew, and why. It is asked for until there is none: the
+    /// link says that it is down before it is asked again.
+    pub(crate) fn useless_link(&mut self) -> Option<(usize, String)> {
+        let silent = "nothing came on the subscriptions for several seconds";
+        for index in 0..self.shards.len() {
+            if let Some(why) = self.shards[index].useless.take() {
+                return Some((index, why));
+            }
+            if self.is_deaf(index) {
+                // Once: it is heard of again when it is up.
+                self.shards[index].beats.heard_ms = self.hub.now_ms();
+                return Some((index, silent.to_owned()));
+            }
+        }
+        None
+    }
+
+    fn is_up(&self, shard: usize) -> bool {
+        self.shards[shard].is_up()
+    }
+
+    /// Whether anything can be asked at all.
+    fn is_any_listening(&self) -> bool {
+        self.shards.iter().any(|shard| shard.is_listening)
+    }
+
+    /// Whether all of these shards can be asked; a bit for each.
+    fn are_listening(&self, shards: u64) -> bool {
+        let mut away = self.shards.iter().enumerate().filter(|(_, shard)| !shard.is_listening);
+        !away.any(|(index, _)| shards >> index & 1 == 1)
+    }
+
+    /// The shard through which this node speaks to all: the first one that hears.
+    fn speaker(&self) -> usize {
+        self.shards.iter().position(|shard| shard.is_listening).unwrap_or_default()
+    }
+
+    fn shard_of(&self, room: &RoomName) -> usize {
+        self.spread.of_room(room)
+    }
+
+    /// The shard that has the whole of a client's session.
+    fn home_of(&self, client: Uuid) -> usize {
+        self.spread.of_client(client)
+    }
+
+    fn set_outage(&self, shard: usize, why: &str) {
+        let label = &self.shards[shard].label;
+        self.engine.set_outage(shard, Some(format!("{label}{why}")));
+    }
+
+    fn on_other_list(&mut self, shard: usize, why: &str) {
+        self.set_outage(shard, why);
+        let Shard { label, was_up, .. } = &self.shards[shard];
+        let told = format!("redis_url: {label}{why}");
+        match was_up {
+            // Those who came later are wrong, and must not end those who are at work.
+            true => log::error!("engine: {told}"),
+            false => _ = self.failure.get_or_insert(told),
+        }
+    }
+
+    fn go_up(&mut self, index: usize, facts: &ServerFacts) {
         let now_ms = self.hub.now_ms();
-        self.beats.begin(now_ms);
-        self.redis_clock.begin(facts.now_ms, now_ms);
+        let shard = &mut self.shards[index];
+        let label = &shard.label;
+        log::info!("engine: {label}connected to {}, version {}", facts.address, facts.version);
+        shard.generation = Some(facts.run_id.clone().into());
+        shard.was_up = true;
+        shard.beats.begin(now_ms);
+        shard.redis_clock.begin(facts.now_ms, now_ms);
         let own = [self.names.node(self.engine.node), self.names.all(), self.names.new_rooms()];
-        self.orders.push(Order::Subscribe(own.into()));
-        self.reopen_rooms();
+        shard.orders.push(Order::Subscribe(own.into()));
+        self.reopen_rooms(index);
     }
 
     /// Goes on where the link was lost, now that nothing is missed any more that is said to this
     /// node.
-    fn go_on(&mut self) {
-        self.is_listening = true;
-        self.save_all();
-        self.tell_again();
-        self.list_own_sessions();
-        if let Some(room) = self.settings.default_room.clone() {
+    fn go_on(&mut self, shard: usize) {
+        self.shards[shard].is_listening = true;
+        self.save_all(shard);
+        self.tell_again(shard);
+        self.list_own_sessions(shard);
+        if let Some(room) = self.settings.default_room.clone()
+            && self.shard_of(&room) == shard
+        {
             self.bring(&room, None, true, None);
         }
-        for (asked, is_again) in std::mem::take(&mut self.held) {
-            self.put(asked, is_again);
-        }
-        self.learn_revocations();
-        self.engine.set_outage(None);
+        self.put_held();
+        self.learn_revocations(shard);
+        self.engine.set_outage(shard, None);
     }
 
-    fn go_down(&mut self, why: String) {
-        self.is_in_trouble = false;
-        for numbered in std::mem::take(&mut self.unconfirmed) {
-            self.held.push((numbered.asked, true));
-        }
-        log::warn!("engine: the connection is lost: {why}");
+    fn go_down(&mut self, index: usize, why: &str) {
+        let now_ms = self.hub.now_ms();
+        let shard = &mut self.shards[index];
+        shard.is_in_trouble = false;
+        shard.useless = None;
+        let unconfirmed = std::mem::take(&mut shard.unconfirmed);
+        log::warn!("engine: {}the connection is lost: {why}", shard.label);
+        shard.generation = None;
+        shard.is_listening = false;
+        shard.down_since_ms = now_ms;
+        let sent = std::mem::take(&mut shard.sent);
+        shard.orders.clear();
         self.hub.rooms.metrics.engine_outages.add_shared();
-        self.engine.set_outage(Some(why));
-        self.generation = None;
-        self.is_listening = false;
-        self.down_since_ms = self.hub.now_ms();
-        let sent = std::mem::take(&mut self.sent);
-        sent.into_values().for_each(|sent| self.hold(sent));
-        self.orders.clear();
-        self.lose_rooms();
+        self.set_outage(index, why);
+        for numbered in unconfirmed {
+            self.hold_asked(numbered.asked, true);
+        }
+        sent.into_values().for_each(|sent| self.hold(index, sent));
+        self.lose_rooms(index);
     }
 
-    fn order(&mut self, script: &'static Script, keys: Vec<Bytes>, args: Vec<Bytes>, sent: Sent) {
-        let tag = self.tag(sent);
-        self.orders.push(Order::Script { tag, script, keys, args });
+    fn order(
+        &mut self,
+        shard: usize,
+        script: &'static Script,
+        keys: Vec<Bytes>,
+        args: Vec<Bytes>,
+        sent: Sent,
+    ) {
+        let give = |tag| Order::Script { tag, script, keys, args };
+        self.give(shard, sent, give);
     }
 
-    fn command(&mut self, args: Vec<Bytes>, sent: Sent) {
-        let tag = self.tag(sent);
-        self.orders.push(Order::Command { tag, args });
+    fn command(&mut self, shard: usize, args: Vec<Bytes>, sent: Sent) {
+        self.give(shard, sent, |tag| Order::Command { tag, args });
     }
 
-    fn tag(&mut self, sent: Sent) -> u64 {
+    fn give(&mut self, shard: usize, sent: Sent, order: impl FnOnce(u64) -> Order) {
+        if !self.shards[shard].is_up() {
+            // One shard is told while another one is away.
+            return self.hold(shard, sent);
+        }
         self.next_tag += 1;
-        self.sent.insert(self.next_tag, sent);
-        self.next_tag
-    }
-
-    fn generation(&self) -> Bytes {
-        self.generation.clone().unwrap_or_default()
+        let order = order(self.next_tag);
+        let shard = &mut self.shards[shard];
+        shard.sent.insert(self.next_tag, sent);
+        shard.orders.push(order);
     }
 
     #[expect(clippy::boxed_local, reason = "questions are boxed wherever they wait")]
@@ -329,49 +429,51 @@ impl Core {
         asked.answer(&self.engine, &self.hub.mailboxes, outcome);
     }
 
-    fn on_answer(&mut self, tag: u64, answer: Result<Value, Refused>) {
-        let Some(sent) = self.sent.remove(&tag) else { return };
+    fn on_answer(&mut self, shard: usize, tag: u64, answer: Result<Value, Refused>) {
+        let Some(sent) = self.shards[shard].sent.remove(&tag) else { return };
         match &answer {
             // What is wrong with one key does not make the node unfit.
             Err(refused) if refused.code == Code::Other && !matches!(sent, Sent::Beat) => {
-                self.note_refusal(sent.what(), &refused.text);
+                self.note_refusal(shard, sent.what(), &refused.text);
             }
-            Err(refused) => self.note_trouble(sent.what(), &refused.text),
+            Err(refused) => self.note_trouble(shard, sent.what(), &refused.text),
             // A write that is made again shows that the others would be.
-            Ok(_) if matches!(sent, Sent::Beat) => self.end_trouble(),
+            Ok(_) if matches!(sent, Sent::Beat) => self.end_trouble(shard),
             Ok(_) => {}
         }
         if answer.is_err() {
-            self.note_undone(&sent);
+            self.note_undone(shard, &sent);
         }
-        self.on_sent_answered(sent, answer.ok());
+        self.on_sent_answered(shard, sent, answer.ok());
     }
 
     /// Says what Redis has refused for want of sense, once a second at most.
-    fn note_refusal(&mut self, what: &str, why: &str) {
+    fn note_refusal(&mut self, shard: usize, what: &str, why: &str) {
         let now_ms = self.hub.now_ms();
         if now_ms >= self.refusal_told_ms.saturating_add(1000) {
             self.refusal_told_ms = now_ms;
-            log::error!("engine: Redis refuses {what}: {why}");
+            log::error!("engine: {}Redis refuses {what}: {why}", self.shards[shard].label);
         }
     }
 
     /// Notes that Redis refuses something. Said once, until it refuses no longer.
-    fn note_trouble(&mut self, what: &str, why: &str) {
-        if !self.is_in_trouble {
-            self.is_in_trouble = true;
-            log::warn!("engine: Redis refuses {what}: {why}");
+    fn note_trouble(&mut self, index: usize, what: &str, why: &str) {
+        let shard = &mut self.shards[index];
+        if !shard.is_in_trouble {
+            shard.is_in_trouble = true;
+            log::warn!("engine: {}Redis refuses {what}: {why}", shard.label);
             self.hub.rooms.metrics.engine_outages.add_shared();
-            self.engine.set_outage(Some(why.to_owned()));
+            self.set_outage(index, why);
         }
     }
 
-    fn end_trouble(&mut self) {
-        if std::mem::take(&mut self.is_in_trouble) {
-            log::info!("engine: Redis takes everything again");
-            self.engine.set_outage(None);
+    fn end_trouble(&mut self, index: usize) {
+        let shard = &mut self.shards[index];
+        if std::mem::take(&mut shard.is_in_trouble) {
+            log::info!("engine: {}Redis takes everything again", shard.label);
+            self.engine.set_outage(index, None);
             // What was refused meanwhile is written down now.
-            self.tell_again();
+            self.tell_again(index);
         }
     }
 }

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::{
     Core,
-    sent::{Numbered, Sent},
+    sent::{Bringing, Held, Numbered, Sent},
     waits::{OWN_ID_KEPT_MS, PATIENCE_MS, REPLICAS_WAIT_MS},
     words::{bytes, flag, new_epoch, number, seqs},
 };
@@ -16,20 +16,51 @@ use crate::{
         error::RoomError,
         names::RoomName,
         question::{Answer, By, Publish, Question},
+        shards::Shards,
     },
 };
 
 impl Core {
     /// Asks Redis, or holds the question until it can be asked.
     pub(super) fn ask(&mut self, asked: Box<Asked>) {
-        if !self.is_listening {
-            let waited_ms = self.hub.now_ms().saturating_sub(self.down_since_ms);
-            if waited_ms > PATIENCE_MS {
-                return self.answer(asked, Err(RoomError::EngineAway));
-            }
-            return self.held.push((asked, false));
+        let shards = self.shards_of(&asked.question);
+        if self.are_listening(shards) {
+            return self.put(asked, false);
         }
-        self.put(asked, false);
+        match self.is_in_vain(shards) {
+            true => self.answer(asked, Err(RoomError::EngineAway)),
+            false => self.held.push(Held { asked, is_again: false, shards }),
+        }
+    }
+
+    /// Whether one of these shards was away for so long that nobody waits for it.
+    fn is_in_vain(&self, shards: u64) -> bool {
+        let now_ms = self.hub.now_ms();
+        self.shards.iter().enumerate().any(|(index, shard)| {
+            let waited_ms = now_ms.saturating_sub(shard.down_since_ms);
+            shards >> index & 1 == 1 && !shard.is_listening && waited_ms > PATIENCE_MS
+        })
+    }
+
+    /// The shards that a question needs, a bit for each.
+    pub(super) fn shards_of(&self, question: &Question) -> u64 {
+        if self.spread == Shards::ONE {
+            return 1;
+        }
+        let of_room = |room: &RoomName| 1 << self.shard_of(room);
+        match question {
+            Question::Bring { pattern: Some(_), .. } => self.spread.all(),
+            Question::Bring { rooms, .. } => {
+                rooms.iter().fold(0, |shards, (room, _)| shards | of_room(room))
+            }
+            Question::BringSession { token, positions, .. } => {
+                let home = 1 << self.home_of(token.client_id());
+                positions.iter().fold(home, |shards, (room, _)| shards | of_room(room))
+            }
+            Question::Publish(publish) => publish.rooms.first().map_or(1, of_room),
+            Question::Direct { to, .. } => 1 << self.home_of(*to),
+            Question::Broadcast { .. } | Question::Announce(_) => 1 << self.speaker(),
+        }
     }
 
     pub(super) fn put(&mut self, asked: Box<Asked>, is_again: bool) {
@@ -67,11 +98,39 @@ impl Core {
     fn announce(&mut self, asked: Box<Asked>, payload: Bytes) {
         self.carry_out_in_redis(&payload);
         let args = vec![Bytes::from_static(b"PUBLISH"), self.names.all(), payload];
-        self.command(args, Sent::Question { asked, is_again: false });
+        self.command(self.speaker(), args, Sent::Question { asked, is_again: false });
+    }
+
+    /// Holds a question until all shards that it needs can be asked.
+    pub(super) fn hold_asked(&mut self, asked: Box<Asked>, is_again: bool) {
+        let shards = self.shards_of(&asked.question);
+        self.held.push(Held { asked, is_again, shards });
+        self.may_ask_again = true;
+    }
+
+    /// Asks what was held, where all shards that it needs can be asked.
+    pub(super) fn put_held(&mut self) {
+        for held in std::mem::take(&mut self.held) {
+            match self.are_listening(held.shards) {
+                true => self.put(held.asked, held.is_again),
+                false => self.held.push(held),
+            }
+        }
+    }
+
+    /// Has a bringing begin anew, when all shards that it needs can be asked: what was brought for
+    /// it stays.
+    pub(super) fn hold_bringing(&mut self, id: u64) {
+        if let Some(Bringing { asked, shards, .. }) = self.remove_bringing(id) {
+            self.note_unkept(&asked);
+            self.held.push(Held { asked, is_again: true, shards });
+            // It may have been lost in a shard that it does not need.
+            self.may_ask_again = true;
+        }
     }
 
     /// Holds a question whose answer was lost, to ask again.
-    pub(super) fn hold(&mut self, sent: Sent) {
+    pub(super) fn hold(&mut self, shard: usize, sent: Sent) {
         match sent {
             // Nothing would tell that it was broadcast already.
             Sent::Question { asked, .. }
@@ -81,31 +140,30 @@ impl Core {
             }
             Sent::Question { asked, .. } => {
                 self.hub.rooms.metrics.engine_retries.add_shared();
-                self.held.push((asked, true));
+                self.hold_asked(asked, true);
             }
             Sent::Replicas(numbered) => {
-                self.held.extend(numbered.into_iter().map(|numbered| (numbered.asked, true)));
+                numbered.into_iter().for_each(|numbered| self.hold_asked(numbered.asked, true));
             }
-            Sent::Names { bringing } | Sent::Take { bringing } => {
-                // Begun anew: what was brought for it stays.
-                if let Some(bringing) = self.remove_bringing(bringing) {
-                    self.note_unkept(&bringing.asked);
-                    self.held.push((bringing.asked, true));
-                }
+            Sent::Names { bringing } | Sent::Take { bringing } | Sent::Fence { bringing } => {
+                self.hold_bringing(bringing);
             }
-            sent => self.note_undone(&sent),
+            sent => self.note_undone(shard, &sent),
         }
     }
 
-    /// Refuses what has waited too long for the link.
-    pub(super) fn refuse_held(&mut self) {
-        for (asked, _) in std::mem::take(&mut self.held) {
-            self.answer(asked, Err(RoomError::EngineAway));
+    /// Refuses what has waited too long for the link to a shard.
+    pub(super) fn refuse_held(&mut self, shard: usize) {
+        let needs = |shards: u64| shards >> shard & 1 == 1;
+        for held in self.held.extract_if(.., |held| needs(held.shards)).collect::<Vec<_>>() {
+            self.answer(held.asked, Err(RoomError::EngineAway));
         }
-        self.bringings_of.clear();
-        for bringing in std::mem::take(&mut self.bringings).into_values() {
-            self.note_unkept(&bringing.asked);
-            self.answer(bringing.asked, Err(RoomError::EngineAway));
+        let bringings = self.bringings.iter().filter(|(_, bringing)| needs(bringing.shards));
+        for id in bringings.map(|(id, _)| *id).collect::<Vec<_>>() {
+            if let Some(bringing) = self.remove_bringing(id) {
+                self.note_unkept(&bringing.asked);
+                self.answer(bringing.asked, Err(RoomError::EngineAway));
+            }
         }
     }
 
@@ -116,9 +174,10 @@ impl Core {
         // A room that clients of this node are in exists, whatever Redis has lost.
         let may_make = may_make || rooms.iter().all(|room| self.is_here(room));
         let by = by.clone();
+        let shard = rooms.first().map_or(0, |room| self.shard_of(room));
         let fence = match by.session() {
             None => None,
-            Some(session) => match self.fence_of(session) {
+            Some(session) => match self.fence_of(session, shard) {
                 Some(fence) => Some(fence),
                 None => return self.answer(asked, Err(RoomError::TakenOver)),
             },
@@ -129,7 +188,7 @@ impl Core {
         let mut keys = vec![session_key.unwrap_or_else(|| bytes("-")), result];
         let mut args = vec![
             fence.map(number).unwrap_or_default(),
-            self.generation(),
+            self.shards[shard].generation(),
             flag(may_make),
             number(self.id_kept_ms(id)),
             message,
@@ -149,18 +208,19 @@ impl Core {
         }
         keys.push(self.names.rooms());
         args.push(self.names.new_rooms());
-        self.order(&scripts::PUBLISH, keys, args, Sent::Question { asked, is_again });
+        self.order(shard, &scripts::PUBLISH, keys, args, Sent::Question { asked, is_again });
     }
 
     fn direct(&mut self, asked: Box<Asked>, is_again: bool) {
         let Question::Direct { by, to, message, id } = &asked.question else { return };
         let (by, to, message, id) = (by.clone(), *to, message.clone(), *id);
-        let fence = by.session().and_then(|session| self.fence_of(session));
+        let shard = self.home_of(to);
+        let fence = by.session().and_then(|session| self.fence_of(session, shard));
         // A receiver that has just come is not known to Redis yet.
         if !self.sessions.contains_key(&to)
             && let Some(session) = self.hub.sessions.find(&to)
         {
-            self.save(&session, false);
+            self.save(&session, 0);
         }
         let result_id = id.unwrap_or_else(|| self.own_id(&asked));
         let session_key = by.session().map(|by| self.names.session(by.client_id));
@@ -181,14 +241,14 @@ impl Core {
             self.names.prefix(),
             message,
         ];
-        self.order(&scripts::DIRECT, keys, args, Sent::Question { asked, is_again });
+        self.order(shard, &scripts::DIRECT, keys, args, Sent::Question { asked, is_again });
     }
 
     /// Goes on with an answer; `None` if Redis has refused.
-    pub(super) fn on_sent_answered(&mut self, sent: Sent, answer: Option<Value>) {
+    pub(super) fn on_sent_answered(&mut self, shard: usize, sent: Sent, answer: Option<Value>) {
         match sent {
             Sent::Question { asked, is_again } => {
-                self.on_question_answered(asked, is_again, answer);
+                self.on_question_answered(shard, asked, is_again, answer);
             }
             Sent::Open { room, since } => self.on_opened(&room, since, answer),
             Sent::Names { bringing } => {
@@ -199,14 +259,16 @@ impl Core {
                 self.note_brought(bringing, result);
             }
             Sent::Take { bringing } => self.on_taken(bringing, answer),
-            Sent::Save { client, fence } => self.on_saved(client, fence, answer.as_ref()),
-            Sent::Own => self.on_own_sessions(answer.as_ref()),
+            Sent::Fence { bringing } => self.on_fenced(shard, bringing, answer.as_ref()),
+            Sent::Save { client, fence } => self.on_saved(shard, client, fence, answer.as_ref()),
+            Sent::Own => self.on_own_sessions(shard, answer.as_ref()),
             Sent::Inbox(client) => self.on_inbox(client, answer.as_ref()),
-            Sent::Beat => self.on_beat(answer.as_ref()),
+            Sent::Beat => self.on_beat(shard, answer.as_ref()),
+            Sent::Mark => self.on_mark(shard, answer.as_ref()),
             Sent::Replicas(numbered) => self.on_replicas(numbered, answer.as_ref()),
-            Sent::Revocations => self.on_revocations(answer.as_ref()),
-            Sent::Orphan(node) => self.on_orphaned(&node, answer.as_ref()),
-            Sent::Reap => self.on_reaped(answer.as_ref()),
+            Sent::Revocations => self.on_revocations(shard, answer.as_ref()),
+            Sent::Orphan(node) => self.on_orphaned(shard, &node, answer.as_ref()),
+            Sent::Reap => self.on_reaped(shard, answer.as_ref()),
             Sent::Show(_)
             | Sent::Hide { .. }
             | Sent::End { .. }
@@ -215,7 +277,13 @@ impl Core {
         }
     }
 
-    fn on_question_answered(&mut self, asked: Box<Asked>, is_again: bool, answer: Option<Value>) {
+    fn on_question_answered(
+        &mut self,
+        shard: usize,
+        asked: Box<Asked>,
+        is_again: bool,
+        answer: Option<Value>,
+    ) {
         let outcome = match (&asked.question, answer) {
             (_, None) => Err(RoomError::EngineAway),
             (Question::Publish(Publish { by: By::Session(by), .. }), Some(answer))
@@ -224,7 +292,7 @@ impl Core {
             {
                 // Redis has lost it. It is there when the client asks again.
                 let by = std::sync::Arc::clone(by);
-                self.save(&by, true);
+                self.save(&by, 1 << shard);
                 Err(RoomError::EngineAway)
             }
             (Question::Broadcast { .. } | Question::Announce(_), Some(_)) => Ok(Answer::Done),
@@ -244,20 +312,20 @@ impl Core {
         }
         match outcome {
             Ok(answer) if self.settings.replicas > 0 => {
-                self.unconfirmed.push(Numbered { asked, answer });
+                self.shards[shard].unconfirmed.push(Numbered { asked, answer });
             }
             outcome => self.answer(asked, outcome),
         }
     }
 
     /// Asks Redis to wait until replicas have the messages that were numbered in this turn.
-    pub(super) fn await_replicas(&mut self) {
-        if self.unconfirmed.is_empty() {
+    pub(super) fn await_replicas(&mut self, shard: usize) {
+        if self.shards[shard].unconfirmed.is_empty() {
             return;
         }
-        let numbered = std::mem::take(&mut self.unconfirmed);
+        let numbered = std::mem::take(&mut self.shards[shard].unconfirmed);
         let args = vec![bytes("WAIT"), number(self.settings.replicas), number(REPLICAS_WAIT_MS)];
-        self.command(args, Sent::Replicas(numbered));
+        self.command(shard, args, Sent::Replicas(numbered));
     }
 
     fn on_replicas(&mut self, numbered: Vec<Numbered>, answer: Option<&Value>) {

@@ -15,36 +15,41 @@ use crate::engine::{link::order::Value, scripts};
 
 impl Core {
     /// Notes an order that was refused or lost.
-    pub(super) fn note_undone(&mut self, sent: &Sent) {
+    pub(super) fn note_undone(&mut self, shard: usize, sent: &Sent) {
+        let undone = &mut self.shards[shard].undone;
         match sent {
-            Sent::Show(client) => _ = self.undone.unwritten.insert(*client),
+            Sent::Show(client) => _ = undone.unwritten.insert(*client),
             Sent::Hide { room, client, fence } => {
-                self.undone.hidden.insert((room.clone(), *client), *fence);
+                undone.hidden.insert((room.clone(), *client), *fence);
             }
-            Sent::End { client, fence } => _ = self.undone.ended.insert(*client, *fence),
+            Sent::End { client, fence } => _ = undone.ended.insert(*client, *fence),
             Sent::Save { client, .. } => {
                 if let Some(kept) = self.sessions.get_mut(client) {
-                    kept.written = None;
-                    self.undone.unwritten.insert(*client);
+                    *kept.written_in(shard) = None;
+                    undone.unwritten.insert(*client);
                 }
             }
-            Sent::Return(client) => _ = self.undone.returned.insert(*client),
+            Sent::Return(client) => _ = undone.returned.insert(*client),
             _ => {}
         }
     }
 
     /// Notes a session that this node may have taken from another one and does not keep.
     pub(super) fn note_returned(&mut self, client: Uuid) {
-        self.undone.returned.insert(client);
+        // Any of them may know a part of it.
+        for shard in &mut self.shards {
+            shard.undone.returned.insert(client);
+        }
     }
 
-    /// Tells Redis again what it does not know.
-    pub(super) fn tell_again(&mut self) {
-        let Undone { hidden, ended, unwritten, returned } = std::mem::take(&mut self.undone);
+    /// Tells a shard again what it does not know.
+    pub(super) fn tell_again(&mut self, shard: usize) {
+        let undone = std::mem::take(&mut self.shards[shard].undone);
+        let Undone { hidden, ended, unwritten, returned } = undone;
         for client in unwritten {
             if let Some(kept) = self.sessions.get(&client) {
                 let session = Arc::clone(&kept.session);
-                self.save(&session, true);
+                self.save(&session, 1 << shard);
             }
         }
         for ((room, client), fence) in hidden {
@@ -55,41 +60,44 @@ impl Core {
         }
         for (client, fence) in ended {
             if !self.sessions.contains_key(&client) {
-                self.tell_end(client, fence);
+                self.tell_end(shard, client, fence);
             }
         }
         for client in returned {
             if self.is_bringing(client) {
-                self.undone.returned.insert(client);
+                self.shards[shard].undone.returned.insert(client);
             } else if !self.sessions.contains_key(&client) {
-                self.tell_return(client);
+                self.tell_return(shard, client);
             }
         }
     }
 
-    /// Asks which sessions Redis takes for this node's.
-    pub(super) fn list_own_sessions(&mut self) {
+    /// Asks which sessions a shard takes for this node's.
+    pub(super) fn list_own_sessions(&mut self, shard: usize) {
         let node = self.node.clone();
         let args = vec![bytes("SMEMBERS"), self.names.sessions_of(&node)];
-        self.command(args, Sent::Own);
+        self.command(shard, args, Sent::Own);
     }
 
     /// Gives back those that this node does not have: their end was lost, as happens when another
     /// server takes over from Redis.
-    pub(super) fn on_own_sessions(&mut self, answer: Option<&Value>) {
+    pub(super) fn on_own_sessions(&mut self, shard: usize, answer: Option<&Value>) {
         for client in answer.and_then(Value::list).unwrap_or_default() {
             let client = client.text().and_then(|text| Uuid::try_parse(text).ok());
-            if let Some(client) = client.filter(|client| !self.sessions.contains_key(client)) {
-                self.undone.returned.insert(client);
+            let Some(client) = client else { continue };
+            match self.sessions.get_mut(&client) {
+                // To be ended there with the session, and to be told of its changes.
+                Some(kept) => _ = kept.written_in(shard),
+                None => _ = self.shards[shard].undone.returned.insert(client),
             }
         }
     }
 
-    fn tell_return(&mut self, client: Uuid) {
+    fn tell_return(&mut self, shard: usize, client: Uuid) {
         let node = self.node.clone();
         let keys =
             vec![self.names.session(client), self.names.sessions_of(&node), self.names.orphans()];
         let args = vec![number(client), bytes(&node), number(self.settings.resume_window_ms)];
-        self.order(&scripts::RETURN, keys, args, Sent::Return(client));
+        self.order(shard, &scripts::RETURN, keys, args, Sent::Return(client));
     }
 }

@@ -24,13 +24,17 @@ impl Core {
             Ok(Announced::Revoke { kept_until_s, .. }) => {
                 let (key, text) = (self.names.revocations(), payload.slice(ANNOUNCED.len()..));
                 let args = vec![bytes("HSET"), key, text, number(kept_until_s)];
-                self.command(args, Sent::Nothing("keeping a revocation"));
+                // In each shard, so that a node learns of it that reaches any.
+                for shard in 0..self.shards.len() {
+                    self.command(shard, args.clone(), Sent::Nothing("keeping a revocation"));
+                }
             }
             Ok(Announced::ClearHistory { room }) => {
                 if let Ok(room) = RoomName::new(&room) {
+                    let shard = self.shard_of(&room);
                     let stream = self.names.stream(&room);
                     let args = vec![bytes("XTRIM"), stream, bytes("MAXLEN"), bytes("0")];
-                    self.command(args, Sent::Nothing("dropping a history"));
+                    self.command(shard, args, Sent::Nothing("dropping a history"));
                 }
             }
             Ok(Announced::Close { .. } | Announced::CloseUser { .. }) | Err(_) => {}
@@ -38,13 +42,13 @@ impl Core {
     }
 
     /// Asks for the revocations of all nodes.
-    pub(super) fn learn_revocations(&mut self) {
+    pub(super) fn learn_revocations(&mut self, shard: usize) {
         let args = vec![bytes("HGETALL"), self.names.revocations()];
-        self.command(args, Sent::Revocations);
+        self.command(shard, args, Sent::Revocations);
     }
 
     /// Carries out those that still hold, and forgets the others.
-    pub(super) fn on_revocations(&mut self, answer: Option<&Value>) {
+    pub(super) fn on_revocations(&mut self, shard: usize, answer: Option<&Value>) {
         let now_s = self.hub.clock.since_1970().as_secs();
         let mut over = vec![bytes("HDEL"), self.names.revocations()];
         for pair in answer.and_then(Value::list).unwrap_or_default().chunks_exact(2) {
@@ -56,7 +60,7 @@ impl Core {
             }
         }
         if over.len() > 2 {
-            self.command(over, Sent::Nothing("forgetting revocations"));
+            self.command(shard, over, Sent::Nothing("forgetting revocations"));
         }
     }
 }

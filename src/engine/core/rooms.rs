@@ -44,7 +44,8 @@ impl Core {
         may_make: bool,
         for_bringing: Option<u64>,
     ) -> bool {
-        let is_up = self.is_up();
+        let shard = self.shard_of(name);
+        let is_up = self.is_up(shard);
         if let Some(known) = self.rooms.get_mut(name) {
             let (mut is_gone, mut is_behind) = (false, false);
             if let Some(room) = &known.room {
@@ -93,7 +94,7 @@ impl Core {
         self.rooms.insert(name.clone(), room);
         self.by_channel.insert(channel.clone(), name.clone());
         if is_up {
-            self.orders.push(Order::Subscribe(vec![channel]));
+            self.shards[shard].orders.push(Order::Subscribe(vec![channel]));
         }
         false
     }
@@ -108,18 +109,20 @@ impl Core {
 
     /// Asks again how a room is that is open, because this node may not have heard of it all.
     pub(super) fn reopen(&mut self, name: &RoomName) {
-        if self.is_listening && self.rooms.get(name).is_some_and(|of| of.stage == Stage::Open) {
+        let is_listening = self.shards[self.shard_of(name)].is_listening;
+        if is_listening && self.rooms.get(name).is_some_and(|of| of.stage == Stage::Open) {
             self.open(name);
         }
     }
 
     fn open_since(&mut self, name: &RoomName, since: Option<Position>) {
         let Some(known) = self.rooms.get(name) else { return };
+        let shard = self.shard_of(name);
         let names = &self.names;
         let keys = vec![names.hash(name), names.stream(name), names.presence(name), names.rooms()];
         let args = vec![
             bytes(name.as_str()),
-            self.generation(),
+            self.shards[shard].generation(),
             new_epoch(),
             flag(known.may_make),
             number(since.map_or(0, |since| since.seq)),
@@ -128,7 +131,7 @@ impl Core {
             names.new_rooms(),
         ];
         let sent = Sent::Open { room: name.clone(), since };
-        self.order(&scripts::OPEN, keys, args, sent);
+        self.order(shard, &scripts::OPEN, keys, args, sent);
     }
 
     /// Whether there is a mirror of a room on this node.
@@ -168,7 +171,7 @@ impl Core {
         let Some(answer) = answer else { return self.fail_room(name, RoomError::EngineAway) };
         if answer == Value::Nil {
             let args = vec![Bytes::from_static(b"ZREM"), self.names.rooms(), bytes(name.as_str())];
-            self.command(args, Sent::Nothing("forgetting a room"));
+            self.command(self.shard_of(name), args, Sent::Nothing("forgetting a room"));
             return self.fail_room(name, RoomError::NoSuchRoom);
         }
         let Some(opened) = self.read_opened(&answer) else {
@@ -249,8 +252,9 @@ impl Core {
         if let Some(room) = self.rooms.remove(name) {
             self.by_channel.remove(&room.channel);
             self.make_due(room.waiting_rooms);
-            if self.is_up() {
-                self.orders.push(Order::Unsubscribe(vec![room.channel]));
+            let shard = self.shard_of(name);
+            if self.is_up(shard) {
+                self.shards[shard].orders.push(Order::Unsubscribe(vec![room.channel]));
             }
         }
     }
@@ -372,22 +376,24 @@ impl Core {
         Some(())
     }
 
-    /// Asks for all rooms again, after the link was lost.
-    pub(super) fn reopen_rooms(&mut self) {
-        let mut channels = Vec::with_capacity(self.rooms.len());
-        for room in self.rooms.values_mut() {
+    /// Asks for all rooms of a shard again, after the link was lost.
+    pub(super) fn reopen_rooms(&mut self, shard: usize) {
+        let spread = self.spread;
+        let mut channels = Vec::with_capacity(self.rooms.len() / spread.count());
+        for (_, room) in self.rooms.iter_mut().filter(|(name, _)| spread.of_room(name) == shard) {
             room.stage = Stage::Subscribing;
             // Whoever is in it stays in it, whatever Redis has lost.
             room.may_make |= room.room.is_some();
             channels.push(room.channel.clone());
         }
         for batch in channels.chunks(1024) {
-            self.orders.push(Order::Subscribe(batch.to_vec()));
+            self.shards[shard].orders.push(Order::Subscribe(batch.to_vec()));
         }
     }
 
-    pub(super) fn lose_rooms(&mut self) {
-        for room in self.rooms.values_mut() {
+    pub(super) fn lose_rooms(&mut self, shard: usize) {
+        let spread = self.spread;
+        for (_, room) in self.rooms.iter_mut().filter(|(name, _)| spread.of_room(name) == shard) {
             room.stage = Stage::Lost;
             room.held.clear();
             room.held_bytes = 0;
@@ -396,7 +402,7 @@ impl Core {
             room.is_due = false;
             room.waiting_rooms.clear();
         }
-        self.to_go_on.clear();
+        self.to_go_on.retain(|name| spread.of_room(name) != shard);
     }
 
     /// Lets go of the rooms that nobody is in, and renews the others. Each call looks at a bounded
@@ -447,14 +453,15 @@ impl Core {
         for name in renewed {
             let names = &self.names;
             let keys = [names.hash(&name), names.stream(&name), names.presence(&name)];
+            let shard = self.shard_of(&name);
             for key in keys {
-                self.renew(key, self.kept_ms());
+                self.renew(shard, key, self.kept_ms());
             }
         }
     }
 
-    pub(super) fn renew(&mut self, key: Bytes, kept_ms: u64) {
+    pub(super) fn renew(&mut self, shard: usize, key: Bytes, kept_ms: u64) {
         let args = vec![Bytes::from_static(b"PEXPIRE"), key, number(kept_ms)];
-        self.command(args, Sent::Nothing("renewing"));
+        self.command(shard, args, Sent::Nothing("renewing"));
     }
 }

@@ -32,6 +32,10 @@ pub(super) enum Sent {
     Take {
         bringing: u64,
     },
+    /// What a shard knows of a session that was taken up.
+    Fence {
+        bringing: u64,
+    },
     /// A session that was written down under a fence.
     Save {
         client: Uuid,
@@ -55,6 +59,8 @@ pub(super) enum Sent {
     /// The direct messages of a session that this node has missed.
     Inbox(Uuid),
     Beat,
+    /// Which of how many Redises this one is.
+    Mark,
     /// Messages whose publishers wait for replicas.
     Replicas(Vec<Numbered>),
     /// Revocations that all nodes know.
@@ -78,6 +84,7 @@ impl Sent {
             Sent::Open { .. } => "opening a room",
             Sent::Names { .. } => "matching a pattern",
             Sent::Take { .. } => "taking a session up",
+            Sent::Fence { .. } => "telling of a session that was taken up",
             Sent::Save { .. } => "writing a session down",
             Sent::Show(_) => "showing a member",
             Sent::Hide { .. } => "taking a member out",
@@ -86,6 +93,7 @@ impl Sent {
             Sent::Own => "listing the sessions of this node",
             Sent::Inbox(_) => "reading direct messages",
             Sent::Beat => "renewing the lease",
+            Sent::Mark => "looking at the list of shards",
             Sent::Replicas(_) => "waiting for replicas",
             Sent::Revocations => "reading revocations",
             Sent::Orphan(_) => "taking sessions from a node that is gone",
@@ -95,9 +103,20 @@ impl Sent {
     }
 }
 
+/// A question that waits for links.
+pub(super) struct Held {
+    pub(super) asked: Box<Asked>,
+    /// Whether it was asked before.
+    pub(super) is_again: bool,
+    /// The shards that it needs, a bit for each.
+    pub(super) shards: u64,
+}
+
 /// A question that waits for rooms.
 pub(super) struct Bringing {
     pub(super) asked: Box<Asked>,
+    /// The shards that it needs, a bit for each.
+    pub(super) shards: u64,
     /// How much it waits for still.
     pub(super) left: usize,
     pub(super) error: Option<RoomError>,
@@ -114,6 +133,10 @@ pub(super) struct ComingSession {
     pub(super) shared: SharedSession,
     pub(super) directs: Vec<(u64, Bytes)>,
     pub(super) seqs: (u64, u64),
+    /// The shards that know something of it beside its own.
+    pub(super) parts: Vec<usize>,
+    /// Its rooms there.
+    pub(super) rooms_of_parts: Vec<RoomName>,
 }
 
 /// A message that has its numbers.

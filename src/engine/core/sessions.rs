@@ -40,38 +40,46 @@ impl Core {
         let count = self.changed.len().min(SAVED_MAX);
         let changed: Vec<_> = self.changed.drain(..count).collect();
         for session in changed {
-            self.save(&session, false);
+            self.save(&session, 0);
         }
     }
 
     /// Whether there is more to be written down, and somebody to be told.
     pub(crate) fn has_changes(&self) -> bool {
-        self.is_listening && !self.changed.is_empty()
+        self.is_any_listening() && !self.changed.is_empty()
     }
 
-    /// Writes everything down again: Redis may have lost it.
-    pub(super) fn save_all(&mut self) {
+    /// Writes everything of a shard down again: it may have lost it.
+    pub(super) fn save_all(&mut self, shard: usize) {
         let all: Vec<_> = self.sessions.values().map(|kept| Arc::clone(&kept.session)).collect();
         for session in all {
-            self.save(&session, true);
+            self.save(&session, 1 << shard);
         }
     }
 
-    /// Notes a session that was taken from another node.
-    pub(super) fn keep_session(&mut self, session: &Arc<Session>, fence: u64, rooms: &[RoomName]) {
+    /// Notes a session that was taken from another node, and the shards that know parts of it.
+    pub(super) fn keep_session(
+        &mut self,
+        session: &Arc<Session>,
+        fence: u64,
+        rooms: &[RoomName],
+        parts: &[usize],
+    ) {
+        let home = self.home_of(session.client_id);
         let kept = KeptSession {
             session: Arc::clone(session),
             fence,
             rooms: rooms.iter().cloned().collect(),
             shown: ShownAs::default(),
-            written: None,
+            written: [home].iter().chain(parts).map(|shard| (*shard, None)).collect(),
             renewed_ms: self.hub.now_ms(),
         };
         self.sessions.insert(session.client_id, kept);
     }
 
-    /// Writes a session down, with its rooms. `anew` if all of it may be missing.
-    pub(super) fn save(&mut self, session: &Arc<Session>, anew: bool) {
+    /// Writes a session down, with its rooms. `anew` has a bit for each shard in which all of it
+    /// may be missing.
+    pub(super) fn save(&mut self, session: &Arc<Session>, anew: u64) {
         let client = session.client_id;
         let Some(route) = self.routes.iter().find(|route| route.index == session.route) else {
             return;
@@ -86,7 +94,7 @@ impl Core {
                     fence: FIRST_FENCE,
                     rooms: BTreeSet::new(),
                     shown: ShownAs::default(),
-                    written: None,
+                    written: Vec::new(),
                     renewed_ms: now_ms,
                 });
                 self.write_session(client, path, *description, anew);
@@ -94,14 +102,14 @@ impl Core {
         }
     }
 
-    fn write_session(&mut self, client: Uuid, path: Bytes, what: Description, anew: bool) {
+    fn write_session(&mut self, client: Uuid, path: Bytes, what: Description, anew: u64) {
         let Description { session: shared, rooms, shown, away_since_ms, direct_seqs, resumable } =
             what;
         let (last_seq, delivered_seq) = direct_seqs;
         let Ok(record) = postcard::to_allocvec(&shared) else { return };
         let kept_ms = self.session_kept_ms();
+        let spread = self.spread;
         let Some(kept) = self.sessions.get_mut(&client) else { return };
-        let node = self.node.clone();
         let away = away_since_ms.map(|since_ms| {
             let ago_ms = self.hub.now_ms().saturating_sub(since_ms);
             self.hub.clock.since_1970().as_millis() as u64 - ago_ms
@@ -111,31 +119,26 @@ impl Core {
             // Nothing is the hash of nothing.
             false => String::new(),
         };
-        let names: Vec<&str> = rooms.iter().map(RoomName::as_str).collect();
-        let args = vec![
-            number(client),
-            bytes(&node),
-            number(kept.fence),
-            hash.into(),
+        let whole = Written {
+            client,
+            hash: hash.into(),
             path,
-            record.into(),
-            bytes(&names.join("\n")),
-            away.map(number).unwrap_or_default(),
-            number(kept_ms),
-            number(delivered_seq),
-            number(last_seq),
-            bytes(shown.user.as_deref().unwrap_or_default()),
-            number(LEASE_MS),
-        ];
-        let written: Bytes = args[5..].concat().into();
-        let is_new = kept.written.as_ref() != Some(&written);
+            record: record.into(),
+            away,
+            direct_seqs: (delivered_seq, last_seq),
+            user: bytes(shown.user.as_deref().unwrap_or_default()),
+            kept_ms,
+        };
         let now: BTreeSet<RoomName> = rooms.into_iter().collect();
         let left: Vec<RoomName> = kept.rooms.difference(&now).cloned().collect();
-        let all = anew || kept.shown != shown;
-        let shown_in: Vec<RoomName> =
-            now.iter().filter(|room| all || !kept.rooms.contains(*room)).cloned().collect();
+        let is_other = kept.shown != shown;
+        let is_missing = |room: &&RoomName| anew >> spread.of_room(room) & 1 == 1;
+        let shown_in: Vec<RoomName> = now
+            .iter()
+            .filter(|room| is_other || is_missing(room) || !kept.rooms.contains(*room))
+            .cloned()
+            .collect();
         let fence = kept.fence;
-        kept.written = Some(written);
         kept.rooms = now;
         let text = shown_text(&shown);
         kept.shown = shown;
@@ -145,18 +148,69 @@ impl Core {
         for room in left {
             self.show(&room, client, fence, None);
         }
-        if is_new || anew {
-            let keys = vec![
-                self.names.session(client),
-                self.names.sessions_of(&node),
-                self.names.orphans(),
-                self.names.nodes(),
-            ];
-            self.order(&scripts::SAVE, keys, args, Sent::Save { client, fence });
+        for shard in 0..spread.count() {
+            self.write_in(shard, &whole, anew >> shard & 1 == 1);
         }
         for room in shown_in {
-            self.show(&room, client, fence, Some(&text));
+            // Else it is shown with everything else when the shard can be asked again.
+            if self.is_up(spread.of_room(&room)) {
+                self.show(&room, client, fence, Some(&text));
+            }
         }
+    }
+
+    /// Writes down in a shard what it is to know of a session: all in its own one, and the fence
+    /// and the rooms there in each other one that has rooms of it, or may have had some.
+    fn write_in(&mut self, shard: usize, whole: &Written, anew: bool) {
+        let client = whole.client;
+        let (spread, is_up, is_home) =
+            (self.spread, self.is_up(shard), self.home_of(client) == shard);
+        let Some(kept) = self.sessions.get_mut(&client) else { return };
+        let rooms = kept.rooms.iter().filter(|room| spread.of_room(room) == shard);
+        let names: Vec<&str> = rooms.map(RoomName::as_str).collect();
+        if !is_home && names.is_empty() && !kept.is_known_to(shard) {
+            return;
+        }
+        if !is_up {
+            // It is written down when the shard can be asked again. One that never was there is
+            // not noted, so that nothing is left of those who come and go meanwhile.
+            if kept.is_known_to(shard) {
+                *kept.written_in(shard) = None;
+            }
+            return;
+        }
+        let of_home = |text: &Bytes| if is_home { text.clone() } else { Bytes::new() };
+        let (delivered_seq, last_seq) = if is_home { whole.direct_seqs } else { (0, 0) };
+        let node = self.node.as_str();
+        let args = vec![
+            number(client),
+            bytes(node),
+            number(kept.fence),
+            of_home(&whole.hash),
+            of_home(&whole.path),
+            of_home(&whole.record),
+            bytes(&names.join("\n")),
+            whole.away.map(number).unwrap_or_default(),
+            number(whole.kept_ms),
+            number(delivered_seq),
+            number(last_seq),
+            of_home(&whole.user),
+            number(LEASE_MS),
+        ];
+        let written: Bytes = args[5..].concat().into();
+        let known = kept.written_in(shard);
+        if known.as_ref() == Some(&written) && !anew {
+            return;
+        }
+        *known = Some(written);
+        let fence = kept.fence;
+        let keys = vec![
+            self.names.session(client),
+            self.names.sessions_of(node),
+            self.names.orphans(),
+            self.names.nodes(),
+        ];
+        self.order(shard, &scripts::SAVE, keys, args, Sent::Save { client, fence });
     }
 
     /// Shows a client in a room to all nodes, or takes it out.
@@ -182,7 +236,7 @@ impl Core {
             Some(_) => Sent::Show(client),
             None => Sent::Hide { room: room.clone(), client, fence },
         };
-        self.order(&scripts::PRESENCE, keys, args, sent);
+        self.order(self.shard_of(room), &scripts::PRESENCE, keys, args, sent);
     }
 
     fn end_session(&mut self, session: &Arc<Session>) {
@@ -195,10 +249,12 @@ impl Core {
         for room in &kept.rooms {
             self.show(room, client, kept.fence, None);
         }
-        self.tell_end(client, kept.fence);
+        for shard in kept.known_to() {
+            self.tell_end(shard, client, kept.fence);
+        }
     }
 
-    pub(super) fn tell_end(&mut self, client: Uuid, fence: u64) {
+    pub(super) fn tell_end(&mut self, shard: usize, client: Uuid, fence: u64) {
         let node = self.node.clone();
         let keys = vec![
             self.names.session(client),
@@ -206,16 +262,22 @@ impl Core {
             self.names.sessions_of(&node),
         ];
         let args = vec![number(client), number(fence)];
-        self.order(&scripts::END, keys, args, Sent::End { client, fence });
+        self.order(shard, &scripts::END, keys, args, Sent::End { client, fence });
     }
 
     /// Takes the answer to a session that was written down.
-    pub(super) fn on_saved(&mut self, client: Uuid, fence: u64, answer: Option<&Value>) {
+    pub(super) fn on_saved(
+        &mut self,
+        shard: usize,
+        client: Uuid,
+        fence: u64,
+        answer: Option<&Value>,
+    ) {
         let Some(answer) = answer.and_then(Value::list) else { return };
         let Some(kept) = self.sessions.get_mut(&client) else { return };
         if answer.first().and_then(Value::int) != Some(0) {
             let last_seq = answer.get(1).and_then(Value::u64).unwrap_or_default();
-            if last_seq > kept.session.last_direct() {
+            if last_seq > kept.session.last_direct() && self.home_of(client) == shard {
                 self.read_directs(client);
             }
             return;
@@ -224,7 +286,7 @@ impl Core {
             // This node took it up again meanwhile, for another connection. What was shown by the
             // earlier fence was passed over, too.
             let session = Arc::clone(&kept.session);
-            self.save(&session, true);
+            self.save(&session, 1 << shard);
             return;
         }
         if let Some(kept) = self.sessions.remove(&client) {
@@ -257,21 +319,33 @@ impl Core {
         };
         let is_shown_now = |sent: &Sent| matches!(sent, Sent::Show(of) if *of == client);
         let is_unsure = now != kept.rooms
-            || self.undone.unwritten.contains(&client)
-            || self.sent.values().any(is_shown_now);
+            || self.shards.iter().any(|shard| {
+                shard.undone.unwritten.contains(&client) || shard.sent.values().any(is_shown_now)
+            });
         self.hub.give_up(&kept.session);
+        let home = self.home_of(client);
+        for shard in kept.known_to().filter(|shard| *shard != home) {
+            // In vain, unless the node that has it now could not reach this one.
+            self.shards[shard].undone.returned.insert(client);
+        }
         if is_unsure {
             now.union(&kept.rooms).for_each(|room| self.reopen(room));
         }
     }
 
-    /// The fence of a session that is about to act. One that Redis does not know yet is written
-    /// down first.
-    pub(super) fn fence_of(&mut self, session: &Arc<Session>) -> Option<u64> {
-        if !self.sessions.contains_key(&session.client_id) {
-            self.save(session, false);
+    /// The fence of a session that is about to act in a shard. One that the shard does not know yet
+    /// is written down there first.
+    pub(super) fn fence_of(&mut self, session: &Arc<Session>, shard: usize) -> Option<u64> {
+        let client = session.client_id;
+        if !self.sessions.contains_key(&client) {
+            self.save(session, 0);
         }
-        self.sessions.get(&session.client_id).map(|kept| kept.fence)
+        let kept = self.sessions.get_mut(&client)?;
+        if !kept.is_known_to(shard) {
+            *kept.written_in(shard) = None;
+            self.save(session, 0);
+        }
+        self.sessions.get(&client).map(|kept| kept.fence)
     }
 
     /// How long a session is kept in Redis that nobody renews: longer than anybody may take it up.
@@ -295,10 +369,32 @@ impl Core {
             .collect();
         for client in due {
             let kept_ms = self.session_kept_ms();
-            self.renew(self.names.session(client), kept_ms);
-            self.renew(self.names.inbox(client), kept_ms);
+            let known_to: Vec<usize> = match self.sessions.get(&client) {
+                Some(kept) => kept.known_to().filter(|shard| self.is_up(*shard)).collect(),
+                None => continue,
+            };
+            for shard in known_to {
+                self.renew(shard, self.names.session(client), kept_ms);
+                if shard == self.home_of(client) {
+                    self.renew(shard, self.names.inbox(client), kept_ms);
+                }
+            }
         }
     }
+}
+
+/// What is written down of a session.
+struct Written {
+    client: Uuid,
+    hash: Bytes,
+    path: Bytes,
+    record: Bytes,
+    /// Since when it is away, in milliseconds since 1970.
+    away: Option<u64>,
+    /// The numbers of the last direct message that a connection was sent, and of the last one.
+    direct_seqs: (u64, u64),
+    user: Bytes,
+    kept_ms: u64,
 }
 
 /// What Redis knows of the secret of a session.

@@ -7,6 +7,8 @@ use std::{fmt, path::PathBuf};
 
 use percent_encoding::percent_decode_str;
 
+use crate::config::url_list::urls;
+
 /// The port of a Redis, where an address has none.
 const REDIS_PORT: u16 = 6379;
 
@@ -62,6 +64,44 @@ pub(crate) struct Credentials {
 }
 
 impl RedisAddress {
+    /// Reads a list of addresses with commas between them. No two may lead to the same Redis, not
+    /// even to different databases of it, because these have their channels in common.
+    pub(crate) fn parse_list(text: &str) -> Result<Vec<RedisAddress>, String> {
+        let texts: Vec<&str> = urls(text).collect();
+        let mut addresses: Vec<RedisAddress> = Vec::new();
+        for (index, text) in texts.iter().enumerate() {
+            let told = |why: String| match texts.len() {
+                1 => why,
+                _ => format!("number {} of the list: {why}", index + 1),
+            };
+            if text.is_empty() || text.ends_with(',') {
+                return Err(told("must have no empty entry before or behind it".to_owned()));
+            }
+            let address = RedisAddress::parse(text).map_err(told)?;
+            if let Some(at) = addresses.iter().position(|other| other.place == address.place) {
+                let place = address.shown_place();
+                return Err(told(format!(
+                    "must not be the same Redis as number {}: {place}",
+                    at + 1
+                )));
+            }
+            addresses.push(address);
+        }
+        Ok(addresses)
+    }
+
+    /// Where it is, for people: without the credentials.
+    pub(crate) fn shown_place(&self) -> String {
+        match &self.place {
+            Place::Tcp(host) => host.to_string(),
+            Place::Unix(path) => path.display().to_string(),
+            Place::Sentinel { sentinels, primary } => {
+                let sentinels: Vec<String> = sentinels.iter().map(HostPort::to_string).collect();
+                format!("{primary} of {}", sentinels.join(","))
+            }
+        }
+    }
+
     /// Reads an address. The error says what is wrong and what is allowed, without the credentials.
     pub(crate) fn parse(text: &str) -> Result<RedisAddress, String> {
         if text.len() > ADDRESS_BYTES_MAX {
@@ -90,7 +130,9 @@ impl RedisAddress {
         no_query(rest)?;
         let (host, database) = rest.split_once('/').unwrap_or((rest, ""));
         if host.contains(',') {
-            return Err("must name one host: several are for redis+sentinel://".to_owned());
+            return Err("must name one host: several are for redis+sentinel://, and several \
+                Redises have a whole URL each"
+                .to_owned());
         }
         let place = Place::Tcp(HostPort::parse(host, REDIS_PORT)?);
         Ok(RedisAddress { place, credentials, database: database_of(database)?, is_tls })
@@ -272,6 +314,35 @@ mod tests {
 
     fn tcp(host: &str, port: u16) -> Place {
         Place::Tcp(HostPort { host: host.to_owned(), port })
+    }
+
+    #[test]
+    fn a_list_has_each_redis_once() {
+        let list = "redis://:pw@a,rediss://b:1/2,redis+sentinel://c,d/main,unix:///run/r.sock";
+        let places = RedisAddress::parse_list(list).expect("a list");
+        let places: Vec<String> = places.iter().map(RedisAddress::shown_place).collect();
+        assert_eq!(places, ["a:6379", "b:1", "main of c:26379,d:26379", "/run/r.sock"]);
+        for (list, told) in [
+            ("", "must have no empty entry"),
+            ("redis://a,", "must have no empty entry"),
+            ("redis://a,,redis://b", "number 1 of the list: must have no empty entry"),
+            (",redis://a", "number 1 of the list: must have no empty entry"),
+            ("redis://a,b", "several Redises have a whole URL each"),
+            ("redis://a,http://b", "number 2 of the list: cannot be http://…"),
+            (
+                "redis://:secret@a,redis://b,redis://:secret@a:6379/1",
+                "number 3 of the list: must not be the same Redis as number 1: a:6379",
+            ),
+            (
+                "redis+sentinel://a,b/m,redis+sentinel://:secret@a,b/m/3",
+                "number 2 of the list: must not be the same Redis as number 1: m of a:26379",
+            ),
+            ("redis://a,redis://:secret@b:x", "number 2 of the list: port"),
+        ] {
+            let error = RedisAddress::parse_list(list).expect_err(list);
+            assert!(error.contains(told), "{list}: {error}");
+            assert!(!error.contains("secret"), "{list}: {error}");
+        }
     }
 
     #[test]

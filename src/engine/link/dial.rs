@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::{
     address::{Credentials, HostPort, Place},
     order::{Code, Refused, ServerFacts, Value},
-    settings::LinkSettings,
+    settings::{LinkSettings, Mark},
     stream::{Blocking, Stream},
     talk::{Talk, Target},
     trust::Trust,
@@ -37,6 +37,42 @@ pub(super) struct Dialed {
     pub(super) hashes: Vec<Bytes>,
 }
 
+/// Why there is no connection.
+#[derive(Debug)]
+pub(super) enum DialError {
+    Failed(String),
+    /// Nodes that have another list of Redises use this one.
+    OtherList(String),
+}
+
+impl DialError {
+    pub(super) fn into_text(self) -> String {
+        match self {
+            DialError::Failed(why) | DialError::OtherList(why) => why,
+        }
+    }
+
+    /// Says where it was.
+    fn at(self, address: &str) -> DialError {
+        match self {
+            DialError::Failed(why) => DialError::Failed(format!("{address}: {why}")),
+            DialError::OtherList(why) => DialError::OtherList(format!("{address}: {why}")),
+        }
+    }
+}
+
+impl From<String> for DialError {
+    fn from(why: String) -> DialError {
+        DialError::Failed(why)
+    }
+}
+
+impl From<&str> for DialError {
+    fn from(why: &str) -> DialError {
+        DialError::Failed(why.to_owned())
+    }
+}
+
 /// Knows the way to the Redis.
 #[derive(Debug)]
 pub(super) struct Route {
@@ -52,7 +88,16 @@ impl Route {
     }
 
     /// Connects twice, and makes everything ready. The error says what failed where.
-    pub(super) fn dial(&mut self) -> Result<Dialed, String> {
+    pub(super) fn dial(&mut self) -> Result<Dialed, DialError> {
+        self.connect(true)
+    }
+
+    /// Connects twice, and leaves nothing behind but scripts.
+    pub(super) fn try_out(&mut self) -> Result<ServerFacts, DialError> {
+        self.connect(false).map(|dialed| dialed.facts)
+    }
+
+    fn connect(&mut self, leaves_mark: bool) -> Result<Dialed, DialError> {
         let settings = Arc::clone(&self.settings);
         let (target, address) = match &settings.address.place {
             Place::Tcp(host) => (resolved(host)?, host.to_string()),
@@ -62,10 +107,10 @@ impl Route {
                 (resolved(&host)?, host.to_string())
             }
         };
-        self.make_ready(target, &address).map_err(|why| {
+        self.make_ready(target, &address, leaves_mark).map_err(|why| {
             // This one was of no use, or too late to know.
             self.sentinel = self.sentinel.wrapping_add(1);
-            format!("{address}: {why}")
+            why.at(&address)
         })
     }
 
@@ -119,7 +164,12 @@ impl Route {
         }
     }
 
-    fn make_ready(&self, target: Target, address: &str) -> Result<Dialed, String> {
+    fn make_ready(
+        &self,
+        target: Target,
+        address: &str,
+        leaves_mark: bool,
+    ) -> Result<Dialed, DialError> {
         let deadline = Instant::now() + CONNECT_TIMEOUT;
         let settings = &self.settings;
         let mut commands = Talk::open(&target, self.trust.as_ref(), deadline)?;
@@ -138,17 +188,22 @@ impl Route {
         let (replication, server) = (info()?, info()?);
         let now_ms = match answers.next() {
             Some(Ok(time)) => time_ms(&time).ok_or("its answer to TIME is no time")?,
-            Some(Err(refused)) => return Err(refused.text),
-            None => return Err("no answer to TIME".to_owned()),
+            Some(Err(refused)) => return Err(refused.text.into()),
+            None => return Err("no answer to TIME".into()),
         };
         let facts = facts(&replication, &server, address, now_ms)?;
         let mut hashes = Vec::new();
         for (script, answer) in settings.scripts.iter().zip(answers) {
             match answer {
                 Ok(Value::Bytes(hash)) => hashes.push(hash),
-                Err(refused) => return Err(format!("script {}: {}", script.name, refused.text)),
-                Ok(_) => return Err(format!("script {}: no hash", script.name)),
+                Err(refused) => {
+                    return Err(format!("script {}: {}", script.name, refused.text).into());
+                }
+                Ok(_) => return Err(format!("script {}: no hash", script.name).into()),
             }
+        }
+        if let Some(mark) = &settings.mark {
+            check_mark(&mut commands, mark, leaves_mark)?;
         }
 
         // A name with several addresses may be several servers.
@@ -188,6 +243,26 @@ impl Route {
             Some(Err(refused)) => Err(format!("database {database}: {}", refused.text)),
             _ => Ok(()),
         }
+    }
+}
+
+/// Fails if this Redis stands elsewhere in the list of nodes that are alive. If there are none, it
+/// learns where it stands in this one.
+fn check_mark(talk: &mut Talk, mark: &Mark, leaves_mark: bool) -> Result<(), DialError> {
+    let (key, text) = (mark.key.clone(), mark.text.clone());
+    let mut commands = Vec::new();
+    if leaves_mark {
+        let kept_ms: Bytes = mark.kept_ms.to_string().into();
+        let [set, nx, px] = ["SET", "NX", "PX"].map(|word| Bytes::from_static(word.as_bytes()));
+        commands.push(vec![set, key.clone(), text, nx, px, kept_ms]);
+    }
+    commands.push(vec![Bytes::from_static(b"GET"), key]);
+    match talk.ask(commands)?.pop() {
+        Some(Ok(Value::Nil)) => Ok(()),
+        Some(Ok(Value::Bytes(known))) if known == mark.text => Ok(()),
+        Some(Ok(Value::Bytes(known))) => Err(DialError::OtherList(mark.told_other(&known))),
+        Some(Err(refused)) => Err(refused.text.into()),
+        _ => Err("its answer to GET is no text".into()),
     }
 }
 

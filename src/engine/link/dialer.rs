@@ -6,7 +6,7 @@ use std::{io, sync::Arc, thread};
 use crossbeam_channel::{Receiver, Sender};
 use mio::Waker;
 
-use super::dial::{Dialed, Route};
+use super::dial::{DialError, Dialed, Route};
 
 /// The most questions that wait for the thread: one of each kind.
 const JOBS_MAX: usize = 2;
@@ -21,7 +21,7 @@ enum Job {
 /// What it has found.
 #[derive(Debug)]
 pub(super) enum Found {
-    Dialed(Result<Box<Dialed>, String>),
+    Dialed(Result<Box<Dialed>, DialError>),
     /// Where the primary is, as the Sentinels say.
     Primary(Result<String, String>),
 }

@@ -9,6 +9,7 @@ pub(crate) mod address;
 mod backoff;
 mod dial;
 mod dialer;
+pub(crate) mod links;
 pub(crate) mod order;
 mod pipe;
 pub(crate) mod settings;
@@ -25,11 +26,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use mio::{Poll, Token, Waker};
+use mio::{Registry, Token, Waker, event::Event as Ready};
 
 use address::Place;
 use backoff::Backoff;
-use dial::{CONNECT_TIMEOUT, Dialed, Route, SENTINEL_TIMEOUT};
+use dial::{CONNECT_TIMEOUT, DialError, Dialed, Route, SENTINEL_TIMEOUT};
 use dialer::{Dialer, Found};
 use order::{Code, Event, Order, Refused, Script, ServerFacts, Value};
 use pipe::Pipe;
@@ -49,20 +50,13 @@ const STEADY_AFTER: Duration = Duration::from_secs(5);
 /// How much is read from a socket at a time, in bytes.
 const SCRATCH_BYTES: usize = 64 << 10;
 
-/// The most readiness events that one poll tells; there are three sources.
-const READY_MAX: usize = 8;
-
-const WAKER: Token = Token(0);
-const COMMANDS: Token = Token(1);
-const SUBSCRIPTIONS: Token = Token(2);
-
-/// The way to one Redis and back. Of one thread; only its waker is for all.
+/// The way to one Redis and back. Of one thread, which polls all its [`Links`](links::Links).
 #[derive(Debug)]
 pub(crate) struct Link {
     settings: Arc<LinkSettings>,
-    poll: Poll,
-    ready: mio::Events,
-    waker: Arc<Waker>,
+    registry: Registry,
+    commands: Token,
+    subscriptions: Token,
     dialer: Dialer,
     backoff: Backoff,
     state: State,
@@ -109,24 +103,28 @@ struct Unanswered {
 }
 
 impl Link {
-    /// Makes a link, which connects at the first poll.
+    /// Makes a link, which connects at the first poll. Its sockets have the tokens from `first` on,
+    /// and `waker` ends the poll.
     ///
     /// # Errors
     /// The authorities of the settings cannot be read, or the system has no more descriptors or
     /// threads.
-    pub(crate) fn new(settings: LinkSettings) -> io::Result<Link> {
+    fn new(
+        settings: LinkSettings,
+        registry: Registry,
+        first: usize,
+        waker: Arc<Waker>,
+    ) -> io::Result<Link> {
         let settings = Arc::new(settings);
         let is_tls = settings.address.is_tls;
         let trust = is_tls.then(|| Trust::new(settings.ca.as_deref())).transpose()?;
-        let poll = Poll::new()?;
-        let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         let route = Route::new(Arc::clone(&settings), trust);
         Ok(Link {
-            dialer: Dialer::start(route, Arc::clone(&waker))?,
+            dialer: Dialer::start(route, waker)?,
             settings,
-            poll,
-            ready: mio::Events::with_capacity(READY_MAX),
-            waker,
+            registry,
+            commands: Token(first),
+            subscriptions: Token(first + 1),
             backoff: Backoff::new(),
             state: State::Waiting(Instant::now()),
             events: Vec::new(),
@@ -139,22 +137,17 @@ impl Link {
         let settings = Arc::new(settings);
         let trust = settings.address.is_tls.then(|| Trust::new(settings.ca.as_deref()));
         let trust = trust.transpose().map_err(|error| error.to_string())?;
-        Route::new(settings, trust).dial().map(|dialed| dialed.facts)
-    }
-
-    /// Returns what ends a poll, from any thread.
-    pub(crate) fn waker(&self) -> Arc<Waker> {
-        Arc::clone(&self.waker)
+        Route::new(settings, trust).try_out().map_err(DialError::into_text)
     }
 
     /// Whether orders are taken.
     #[cfg(test)]
-    pub(crate) fn is_up(&self) -> bool {
+    fn is_up(&self) -> bool {
         matches!(self.state, State::Up(_))
     }
 
     /// How many bytes wait to be written. There is no bound here: who gives orders looks first.
-    pub(crate) fn unsent_bytes(&self) -> usize {
+    fn unsent_bytes(&self) -> usize {
         match &self.state {
             State::Up(up) => up.commands.unsent_bytes() + up.subscriptions.unsent_bytes(),
             _ => 0,
@@ -162,7 +155,7 @@ impl Link {
     }
 
     /// Queues an order; the next poll writes it, with all others. Forgotten if the link is not up.
-    pub(crate) fn order(&mut self, order: Order) {
+    fn order(&mut self, order: Order) {
         let State::Up(up) = &mut self.state else { return };
         match order {
             Order::Script { tag, script, keys, args } => {
@@ -184,42 +177,37 @@ impl Link {
 
     /// Ends both connections and makes them anew, because somebody knows better that they are of
     /// no use. Does nothing if the link is not up.
-    pub(crate) fn reconnect(&mut self, why: &str) {
+    fn reconnect(&mut self, why: &str) {
         self.tear_down(why.to_owned());
     }
 
-    /// Writes what is queued, waits until something happens, for `timeout` at most, and reads.
-    /// Appends what has happened to `events`.
-    pub(crate) fn poll(&mut self, timeout: Option<Duration>, events: &mut Vec<Event>) {
+    /// Begins what is due, and writes what is queued.
+    fn begin(&mut self) {
         self.begin_attempt();
         if let State::Up(up) = &mut self.state {
             up.commands.flush();
             up.subscriptions.flush();
         }
-        let wait = [timeout, self.wait()].into_iter().flatten().min();
-        match self.poll.poll(&mut self.ready, wait) {
-            Ok(()) => self.note_ready(),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            // What is wrong with the poll is wrong with everything that it watches.
-            Err(error) => self.tear_down(format!("the system cannot poll: {error}")),
+    }
+
+    /// Takes what the poll says.
+    fn note_ready(&mut self, event: &Ready) {
+        let (commands, subscriptions) = (self.commands, self.subscriptions);
+        let State::Up(up) = &mut self.state else { return };
+        match event.token() {
+            token if token == commands => up.commands.on_ready(event),
+            token if token == subscriptions => up.subscriptions.on_ready(event),
+            _ => {}
         }
+    }
+
+    /// Reads what came, and keeps the deadlines. Leaves what has happened in `events`.
+    fn finish(&mut self) {
         while let Some(found) = self.dialer.found() {
             self.on_found(found);
         }
         self.exchange();
         self.keep_watch();
-        events.append(&mut self.events);
-    }
-
-    fn note_ready(&mut self) {
-        let State::Up(up) = &mut self.state else { return };
-        for event in &self.ready {
-            match event.token() {
-                COMMANDS => up.commands.on_ready(event),
-                SUBSCRIPTIONS => up.subscriptions.on_ready(event),
-                _ => {}
-            }
-        }
     }
 
     fn begin_attempt(&mut self) {
@@ -259,7 +247,11 @@ impl Link {
                 }
                 Err(error) => self.on_failure(format!("cannot use the connections: {error}")),
             },
-            Found::Dialed(Err(why)) => self.on_failure(why),
+            Found::Dialed(Err(DialError::Failed(why))) => self.on_failure(why),
+            Found::Dialed(Err(DialError::OtherList(why))) => {
+                self.state = State::Waiting(Instant::now() + self.backoff.wait());
+                self.events.push(Event::OtherList(why));
+            }
             Found::Primary(Ok(primary)) => {
                 if let State::Up(up) = &self.state
                     && up.facts.address != primary
@@ -274,10 +266,10 @@ impl Link {
 
     fn connected(&self, dialed: Dialed) -> io::Result<Connected> {
         let Dialed { commands, subscriptions, facts, hashes } = dialed;
-        let (registry, now) = (self.poll.registry(), Instant::now());
+        let (registry, now) = (&self.registry, Instant::now());
         Ok(Connected {
-            commands: Pipe::new(commands, registry, COMMANDS)?,
-            subscriptions: Pipe::new(subscriptions, registry, SUBSCRIPTIONS)?,
+            commands: Pipe::new(commands, registry, self.commands)?,
+            subscriptions: Pipe::new(subscriptions, registry, self.subscriptions)?,
             facts,
             hashes,
             unanswered: VecDeque::new(),
@@ -305,8 +297,8 @@ impl Link {
 
     fn tear_down(&mut self, why: String) {
         let State::Up(up) = &mut self.state else { return };
-        up.commands.unwatch(self.poll.registry());
-        up.subscriptions.unwatch(self.poll.registry());
+        up.commands.unwatch(&self.registry);
+        up.subscriptions.unwatch(&self.registry);
         if up.up_since.elapsed() >= STEADY_AFTER {
             self.backoff.reset();
         }

@@ -37,6 +37,9 @@ pub enum Event {
     Down(String),
     /// An attempt to reach it has failed, and why. Another one follows by itself.
     Failed(String),
+    /// The Redis is there, and nodes that have another list of them use it. It is tried again by
+    /// itself.
+    OtherList(String),
     /// A channel is subscribed.
     Subscribed(Bytes),
     /// A message on a channel. Both parts keep a whole block of what was read alive: who stores one

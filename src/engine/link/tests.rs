@@ -14,6 +14,8 @@ use rusty_socks_testing::certificates::Authority;
 use super::{
     address::RedisAddress,
     fake::{Fake, bulk},
+    links::Links,
+    settings::Mark,
     *,
 };
 
@@ -29,7 +31,7 @@ static SCRIPTS: [&Script; 2] = [&PUBLISH, &FAIL];
 
 /// A link, and what it told.
 struct Tester {
-    link: Link,
+    link: Links,
     events: VecDeque<Event>,
 }
 
@@ -44,8 +46,13 @@ impl Tester {
             ca: ca.map(Path::to_owned),
             node: "n1".to_owned(),
             scripts: &SCRIPTS,
+            mark: None,
         };
-        Tester { link: Link::new(settings).unwrap(), events: VecDeque::new() }
+        Self::with(settings)
+    }
+
+    fn with(settings: LinkSettings) -> Tester {
+        Tester { link: Links::new(vec![settings]).unwrap(), events: VecDeque::new() }
     }
 
     fn of(fake: &Fake) -> Tester {
@@ -61,7 +68,7 @@ impl Tester {
             assert!(Instant::now() < end, "nothing happens");
             let mut events = Vec::new();
             self.link.poll(Some(Duration::from_millis(100)), &mut events);
-            self.events.extend(events);
+            self.events.extend(events.into_iter().map(|(_, event)| event));
         }
     }
 
@@ -97,16 +104,16 @@ impl Tester {
 
     fn command(&mut self, tag: u64, parts: &[&str]) {
         let args = parts.iter().map(|part| part.to_string().into()).collect();
-        self.link.order(Order::Command { tag, args });
+        self.link.order(0, Order::Command { tag, args });
     }
 
     fn script(&mut self, tag: u64, script: &'static Script, key: &str, arg: &str) {
         let (keys, args) = (vec![key.to_owned().into()], vec![arg.to_owned().into()]);
-        self.link.order(Order::Script { tag, script, keys, args });
+        self.link.order(0, Order::Script { tag, script, keys, args });
     }
 
     fn subscribe(&mut self, channel: &'static str) {
-        self.link.order(Order::Subscribe(vec![channel.into()]));
+        self.link.order(0, Order::Subscribe(vec![channel.into()]));
         match self.next() {
             Event::Subscribed(confirmed) => assert_eq!(confirmed, channel),
             other => panic!("{other:?} instead of a confirmation"),
@@ -198,7 +205,7 @@ fn a_subscription_that_is_not_confirmed_ends_the_link() {
     let fake = Fake::start(|command| (command[0] == "SUBSCRIBE").then(String::new));
     let mut tester = Tester::of(&fake);
     tester.until_up();
-    tester.link.order(Order::Subscribe(vec!["c".into()]));
+    tester.link.order(0, Order::Subscribe(vec!["c".into()]));
     assert_eq!(tester.down(), "no answer for 2000 ms");
 }
 
@@ -210,8 +217,8 @@ fn a_lost_connection_is_told_once_and_made_again() {
     fake.hang_up();
     assert_eq!(tester.down(), "it has closed the connection");
     assert!(matches!(tester.next(), Event::Up(_)));
-    tester.link.reconnect("the probe is silent");
-    tester.link.reconnect("once more");
+    tester.link.reconnect(0, "the probe is silent");
+    tester.link.reconnect(0, "once more");
     assert_eq!(tester.down(), "the probe is silent");
     assert!(matches!(tester.next(), Event::Up(_)));
 }
@@ -368,7 +375,7 @@ fn a_real_redis_is_used_lost_and_found() {
     }
 
     tester.subscribe("milk");
-    tester.link.order(Order::Unsubscribe(vec!["milk".into()]));
+    tester.link.order(0, Order::Unsubscribe(vec!["milk".into()]));
     let nobody = Value::List(vec![text("milk"), Value::Int(0)]);
     let end = Instant::now() + PATIENCE;
     while {
@@ -472,6 +479,36 @@ fn who_does_not_speak_tls_is_told_apart() {
     assert!(tester.failed().contains("does not speak TLS: an address without TLS begins"));
     drop(tester);
     answering.join().unwrap();
+}
+
+#[test]
+fn a_redis_of_another_list_is_not_used() {
+    let known = Arc::new(parking_lot::Mutex::new("2/3"));
+    let says = Arc::clone(&known);
+    let fake = Fake::start(move |command| match is(command, &["GET", "p:list"]) {
+        true => Some(bulk(*says.lock())),
+        false => None,
+    });
+    let settings = || LinkSettings {
+        address: RedisAddress::parse(&format!("redis://127.0.0.1:{}", fake.port())).unwrap(),
+        ca: None,
+        node: "n1".to_owned(),
+        scripts: &SCRIPTS,
+        mark: Some(Mark::new("p:list".into(), 0, 2, 10_000)),
+    };
+    let mut tester = Tester::with(settings());
+    let Event::OtherList(why) = tester.next() else { panic!("no other list") };
+    let expected =
+        "it is number 1 of 2 in redis_url, and number 2 of 3 for other nodes that use it";
+    assert!(why.contains(expected), "{why}");
+    assert!(Link::try_out(settings()).unwrap_err().contains(expected));
+    *known.lock() = "1/2";
+    fake.heard();
+    while !matches!(tester.next(), Event::Up(_)) {}
+    let set = ["SET", "p:list", "1/2", "NX", "PX", "10000"];
+    assert!(fake.heard().iter().any(|command| is(command, &set)));
+    Link::try_out(settings()).unwrap();
+    assert!(!fake.heard().iter().any(|command| is(command, &set)), "a trial leaves nothing");
 }
 
 #[test]

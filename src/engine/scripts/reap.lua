@@ -3,12 +3,13 @@
 --
 -- KEYS: sessions that nobody has
 -- ARGV: prefix of all keys, the most to end
--- Returns: how many ended.
+-- Returns: how many were due, and how many of them ended of which this shard had the whole.
 local now_ms = time_ms()
 local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', digits(now_ms), 'LIMIT', 0, ARGV[2])
+local ended = 0
 for _, client in ipairs(due) do
   local session = ARGV[1] .. ':s:' .. client
-  local fields = redis.call('HMGET', session, 'n', 'm', 'f')
+  local fields = redis.call('HMGET', session, 'n', 'm', 'f', 'p')
   if fields[1] == '' then
     for room in string.gmatch(fields[2] or '', '[^\n]+') do
       local key = ARGV[1] .. ':{' .. room .. '}'
@@ -21,7 +22,10 @@ for _, client in ipairs(due) do
       end
     end
     redis.call('DEL', session, session .. ':d')
+    if fields[4] and fields[4] ~= '' then
+      ended = ended + 1
+    end
   end
   redis.call('ZREM', KEYS[1], client)
 end
-return #due
+return { #due, ended }
