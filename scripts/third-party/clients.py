@@ -26,7 +26,7 @@ import jwt
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from checks import certificate, equal, run_checks
+from checks import certificate, equal, over_tls, run_checks
 from server import DEADLINE_S, Server, wait_for
 from terminal import Terminal
 
@@ -60,7 +60,8 @@ def hear(client):
 
 def join_in(server, url=None, **how):
     """A client that has had its welcome, and that welcome."""
-    client = server.keep(connect(url or server.ws(), open_timeout=DEADLINE_S, **how))
+    connects = partial(connect, url or server.ws(), open_timeout=DEADLINE_S, **how)
+    client = server.keep(over_tls(connects) if "ssl" in how else connects())
     welcome = hear(client)
     equal(welcome["type"], "welcome", "the first frame's type")
     return client, welcome

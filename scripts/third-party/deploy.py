@@ -28,7 +28,7 @@ from pathlib import Path
 
 import kubernetes_validate
 import yaml
-from checks import certificate, equal, free_port, run_checks
+from checks import certificate, equal, free_port, over_tls, run_checks
 from compose_spec import PyCompose
 from server import DEADLINE_S, Server, bare_environment, wait_for
 from websockets.sync.client import connect
@@ -115,7 +115,8 @@ def busy_server(binary):
         with Server(binary, **settings) as server:
             address = wait_for("admin address in the log", lambda: ADMIN.search(server.log_text())).group(1)
             trust = ssl.create_default_context(cafile=cert)
-            clients = [server.keep(connect(server.wss(), ssl=trust, compression=None)) for _ in range(3)]
+            connects = partial(connect, server.wss(), ssl=trust, compression=None)
+            clients = [server.keep(over_tls(connects)) for _ in range(3)]
             for client in clients:
                 client.send('{"content":"hello","echo":true}')
             clients.pop().close()
@@ -353,7 +354,7 @@ def systemd_lets_the_server_run(strace, binary):
         settings = {"admin_host": f"unix:{home}/admin.sock", "tls_cert": cert, "tls_key": key}
         with Server(traced, **settings) as server:
             trust = ssl.create_default_context(cafile=cert)
-            with connect(server.wss(), ssl=trust) as client:
+            with over_tls(partial(connect, server.wss(), ssl=trust)) as client:
                 client.send('{"content":"hello","ref":1}')
                 client.recv(timeout=DEADLINE_S)
             server.terminate()

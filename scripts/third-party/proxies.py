@@ -26,7 +26,7 @@ from pathlib import Path
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from checks import certificate, equal, free_port, run_checks
+from checks import certificate, equal, free_port, over_tls, run_checks
 from server import DEADLINE_S, Server, wait_for
 
 DEPLOY = Path(__file__).resolve().parent.parent.parent / "deploy"
@@ -158,8 +158,11 @@ class Way:
     def connect(self, ip, **how):
         """A client at `ip`, and the address that the server's log has for it."""
         url = f"{'wss' if self.tls else 'ws'}://{PROXY_IP}:{self.port}/ws"
-        opens = connect(url, sock=self.socket(ip), ssl=self.tls, open_timeout=DEADLINE_S, **how)
-        client = self.scene.kept.enter_context(opens)
+
+        def opens():
+            return connect(url, sock=self.socket(ip), ssl=self.tls, open_timeout=DEADLINE_S, **how)
+
+        client = self.scene.kept.enter_context(over_tls(opens) if self.tls else opens())
         welcome = json.loads(client.recv(timeout=DEADLINE_S))
         end = f" {welcome['client_id']}: open"
         line = wait_for("line in the log", lambda: re.search(rf"(\S+){end}", self.server.log_text()))
