@@ -822,6 +822,33 @@ fn who_has_left_is_shown_no_more_though_redis_has_it_by_an_earlier_node() {
 }
 
 #[test]
+fn who_has_left_a_room_that_its_node_has_not_open_is_shown_no_more() {
+    let Some((redis, cluster)) = start(&[]) else { return };
+    let mut chats = chats(&cluster);
+    chats[0].join("tea");
+    chats[1].join("coffee");
+    chats[1].publish("coffee", 1);
+    // As a Redis that takes over late: the client was in rooms that its node does not have. In one
+    // of them it is shown by a node that took its session up later.
+    let presence = |room: &str| format!("{}:{{{room}}}:p", cluster.prefix);
+    let id = chats[1].id.clone();
+    let node = Uuid::new_v4();
+    redis.cli(&["HSET", &presence("tea"), &id, &format!("1 {node} [null,null]")]);
+    redis.cli(&["HSET", &presence("milk"), &id, &format!("2 {node} [null,null]")]);
+    let session = format!("{}:s:{id}", cluster.prefix);
+    redis.cli(&["HSET", &session, "m", "coffee\ntea\nmilk"]);
+    chats[1].join("water");
+    eventually("Redis has it no more", || match &*redis.cli(&["HLEN", &presence("tea")]) {
+        "1" => Ok(()),
+        count => Err(count.to_owned()),
+    });
+    await_members(&mut chats[0], "tea", 1);
+    for room in ["coffee", "milk", "water"] {
+        assert_eq!(redis.cli(&["HEXISTS", &presence(room), &id]).trim(), "1", "{room}");
+    }
+}
+
+#[test]
 fn a_first_replica_begins_no_epochs() {
     let Some((redis, mut cluster)) = start(&[]) else { return };
     let mut chats = chats(&cluster);

@@ -22,7 +22,7 @@ scripts! {
     OPEN = "open" + "time" + "room";
     PUBLISH = "publish" + "time" + "sender" + "room";
     PRESENCE = "presence" + "version";
-    SAVE = "save" + "time";
+    SAVE = "save" + "time" + "version";
     TAKE = "take" + "time";
     FENCE = "fence" + "time";
     END = "end";

@@ -196,6 +196,7 @@ impl Core {
             number(last_seq),
             of_home(&whole.user),
             number(LEASE_MS),
+            self.names.prefix(),
         ];
         let written: Bytes = args[5..].concat().into();
         let known = kept.written_in(shard);

@@ -1,12 +1,14 @@
--- Writes a session down. One that another node has taken up since is left as it is.
+-- Writes a session down. One that another node has taken up since is left as it is. Its client is
+-- taken out of the rooms that were in its list and are not any more: its node tells so before, which
+-- may be lost with the node, or with a server that another one takes over from.
 --
 -- KEYS: session, sessions of the node, sessions that nobody has, nodes
 -- ARGV: client, node, fence, hash of its secret, route, record, its rooms (a name a line), since when
 --       it is away or '', milliseconds that it is kept, numbers of the last direct message that a
 --       connection was sent, and of the last one that the node knows, the user of its client or '',
---       milliseconds of the node's lease
+--       milliseconds of the node's lease, prefix of all keys
 -- Returns: 0 if another node has it; 1 and the number of its last direct message.
-local known = redis.call('HMGET', KEYS[1], 'f', 'q')
+local known = redis.call('HMGET', KEYS[1], 'f', 'q', 'm')
 -- A lower one is of a server that has lost the last moments.
 if known[1] and tonumber(known[1]) > tonumber(ARGV[3]) then
   return { 0 }
@@ -22,4 +24,21 @@ redis.call('HSET', KEYS[1], 'f', ARGV[3], 'n', ARGV[2], 'h', ARGV[4], 'p', ARGV[
 redis.call('PEXPIRE', KEYS[1], ARGV[9])
 redis.call('SADD', KEYS[2], ARGV[1])
 redis.call('ZREM', KEYS[3], ARGV[1])
+local before = known[3] or ''
+if before ~= ARGV[7] then
+  local is_in = {}
+  for room in string.gmatch(ARGV[7], '[^\n]+') do
+    is_in[room] = true
+  end
+  for room in string.gmatch(before, '[^\n]+') do
+    local key = ARGV[14] .. ':{' .. room .. '}'
+    local shown = not is_in[room] and redis.call('HGET', key .. ':p', ARGV[1])
+    if shown and tonumber(string.match(shown, '^%d+')) <= tonumber(ARGV[3]) then
+      local version = next_version(key .. ':m')
+      redis.call('HDEL', key .. ':p', ARGV[1])
+      redis.call('PUBLISH', key .. ':c', 'L' .. digits(version) .. ' ' .. ARGV[1] .. ' ' ..
+        ARGV[3] .. ' ' .. ARGV[2] .. '\n')
+    end
+  end
+end
 return { 1, last }
