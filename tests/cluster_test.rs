@@ -564,6 +564,22 @@ fn a_node_has_a_lease_as_soon_as_it_has_a_session() {
 }
 
 #[test]
+fn a_node_that_writes_a_session_down_renews_its_lease() {
+    let Some(redis) = Redis::start() else { return };
+    let cluster = Cluster::at(&redis.url(), 1, &[]);
+    let nodes = format!("{}:nodes", cluster.prefix);
+    let mut chat = outside(&cluster.nodes[0]);
+    chat.join("tea");
+    chat.publish("tea", 1);
+    // As if it had been away for long: others would take its sessions for those of no node.
+    let node = redis.cli(&["ZRANGE", &nodes, "0", "-1"]).trim().to_owned();
+    redis.cli(&["ZADD", &nodes, "1", &node]);
+    chat.join("coffee");
+    chat.publish("coffee", 1);
+    assert_eq!(redis.cli(&["ZCOUNT", &nodes, "2", "+inf"]).trim(), "1");
+}
+
+#[test]
 fn a_link_that_says_nothing_is_noticed() {
     let Some(redis) = Redis::start() else { return };
     let mut cluster = Cluster::at(&redis.url(), 1, &[]);

@@ -18,7 +18,9 @@ if tonumber(last) < tonumber(ARGV[11]) then
   last = ARGV[11]
 end
 -- The node may end before its first beat is taken: without a lease nobody would take its sessions.
-redis.call('ZADD', KEYS[4], 'NX', digits(time_ms() + tonumber(ARGV[13])), ARGV[2])
+-- And it may have been away for longer than its lease: others would take this one before its next
+-- beat.
+redis.call('ZADD', KEYS[4], 'GT', digits(time_ms() + tonumber(ARGV[13])), ARGV[2])
 redis.call('HSET', KEYS[1], 'f', ARGV[3], 'n', ARGV[2], 'h', ARGV[4], 'p', ARGV[5], 'r', ARGV[6],
   'm', ARGV[7], 'w', ARGV[8], 'a', ARGV[10], 'q', last, 'u', ARGV[12])
 redis.call('PEXPIRE', KEYS[1], ARGV[9])

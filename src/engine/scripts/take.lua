@@ -21,7 +21,7 @@ local time = redis.call('TIME')
 local micros = tonumber(time[1]) * 1000000 + tonumber(time[2])
 local fence = string.format('%.0f', math.max(tonumber(fields[8]) + 1, micros))
 -- As a session that is written down.
-redis.call('ZADD', KEYS[5], 'NX', digits(time_ms() + tonumber(ARGV[9])), ARGV[2])
+redis.call('ZADD', KEYS[5], 'GT', digits(time_ms() + tonumber(ARGV[9])), ARGV[2])
 redis.call('HSET', KEYS[1], 'f', fence, 'n', ARGV[2], 'w', '')
 redis.call('PEXPIRE', KEYS[1], ARGV[6])
 redis.call('SADD', KEYS[3], ARGV[1])

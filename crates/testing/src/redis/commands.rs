@@ -191,18 +191,24 @@ fn sorted(state: &mut State, name: &str, key: &Bytes, args: &[Bytes]) -> Answer 
     let store = &mut state.store;
     match (name, args) {
         ("ZADD", args) => {
-            let (only_new, pair) = match args {
-                [nx, pair @ ..] if nx.as_ref() == b"NX" => (true, pair),
-                pair => (false, pair),
+            let (condition, pair) = match args {
+                [word, pair @ ..] if matches!(&**word, b"NX" | b"GT") => (&**word, pair),
+                pair => (&b""[..], pair),
             };
             let [score, member] = pair else { return Err("ERR syntax error".to_owned()) };
             let score = real(score)?;
             let is_new = store.change(key, |set: &mut Sorted| {
-                let is_new = !set.contains_key(member);
-                if is_new || !only_new {
+                let before = set.get(member).copied();
+                let is_due = match (condition, before) {
+                    (_, None) => true,
+                    (b"NX", Some(_)) => false,
+                    (b"GT", Some(before)) => score > before,
+                    _ => true,
+                };
+                if is_due {
                     set.insert(member.clone(), score);
                 }
-                is_new
+                before.is_none()
             })?;
             Ok(Reply::Int(is_new.into()))
         }
