@@ -1014,6 +1014,12 @@ fn positions_make_no_rooms() {
     let Some((redis, cluster)) = start(&[]) else { return };
     let lost = outside(&cluster.nodes[0]);
     let (session, epoch) = (lost.session.clone(), "0000000000000001");
+    // Nobody resumes what is not written down yet.
+    let key = format!("{}:s:{}", cluster.prefix, lost.id);
+    eventually("Redis has the session", || match &*redis.cli(&["EXISTS", &key]) {
+        "1" => Ok(()),
+        count => Err(count.to_owned()),
+    });
     lost.lose(Loss::Reset);
     let rooms = json!([place("never", &json!(epoch), 1)]);
     let (_back, answer) = Chat::back(&cluster.nodes[1], &session, rooms);
