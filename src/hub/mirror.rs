@@ -264,6 +264,20 @@ mod tests {
     }
 
     #[test]
+    fn a_sweep_leaves_a_room_for_the_client_that_it_was_brought_for() {
+        let mut bench = Bench::new(&Config::default(), 1, 1000);
+        bench.hub.rooms.share();
+        let position = Position { epoch: epoch(1), seq: 0 };
+        let room = bench.hub.bring_room(&name("a"), position, vec![], kept(1..1)).expect("a place");
+        bench.hub.sweep();
+        let mut client = bench.client(0, false);
+        client.join("a").expect("it is there");
+        client.leave("a");
+        bench.hub.sweep();
+        assert!(bench.hub.rooms.drop_mirror(&room), "the engine drops it");
+    }
+
+    #[test]
     fn a_position_before_the_mirror_begins_is_not_recovered() {
         let mut bench = Bench::new(&Config::default(), 1, 1000);
         let (engine, _asked) = Engine::new(Uuid::new_v4(), vec![String::new()], Box::new(|| {}));

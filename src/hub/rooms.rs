@@ -387,7 +387,8 @@ impl Rooms {
     }
 
     /// Runs `age` on the histories of the next rooms, and removes the rooms that then have neither
-    /// members nor messages.
+    /// members nor messages. Mirrors stay: one may have been brought for a client that is about to
+    /// enter, and the engine drops those that nobody is in for long.
     pub(crate) fn sweep(&self, age: impl Fn(&mut History, &HistoryBounds)) {
         let batch: Vec<Arc<Room>> = {
             let mut directory = self.directory.lock();
@@ -400,11 +401,13 @@ impl Rooms {
             }
             batch
         };
+        let are_mirrors = self.is_shared.load(Ordering::Relaxed);
         for room in batch {
             let mut state = room.state.lock();
             let RoomState { history, bounds, .. } = &mut *state;
             age(history, bounds);
-            if !room.is_default && state.history.is_empty() && state.is_vacant() {
+            let is_empty = state.history.is_empty() && state.is_vacant();
+            if is_empty && !room.is_default && !are_mirrors {
                 state.gone = true;
                 if let Some(vacancy) = state.vacancy.take() {
                     self.vacant.lock().remove(&vacancy);
