@@ -42,6 +42,7 @@ NOT_RUN = {
     ("README.md", "cargo install --path ."): "a release build: conformance makes one",
     ("docs/access.md", "rusty_socks token --user anna"): "needs a secret; configuration.md has one",
     ("docs/access.md", "curl -H"): "tests/api_users_test.rs",
+    ("docs/clients.md", "clients/suite/run.py"): "scripts/test.sh suite",
     ("docs/clients.md", "rusty_socks connect localhost "): "tests/connect_test.rs",
     ("docs/configuration.md", "kill -HUP"): "tests/reload_test.rs",
     ("docs/configuration.md", "export RUSTY_SOCKS_TLS_CERT"): "tests/tls_test.rs",
