@@ -461,6 +461,23 @@ fn a_message_is_for_rooms_of_one_shard() {
 }
 
 #[test]
+fn a_pattern_brings_no_more_rooms_from_several_shards_than_from_one() {
+    let Some(spread) = Spread::start(&[("MAX_ROOMS_PER_CONN", "2")]) else { return };
+    let rooms: Vec<String> = (0..20).map(|n| format!("many.{n}")).collect();
+    for room in &rooms {
+        let body = json!({"rooms": [room], "content": 1}).to_string();
+        let (status, answer) = spread.cluster.nodes[0].ask("POST", "/v1/publish", &body);
+        assert_eq!(status, 200, "{answer}");
+    }
+    let shards: Vec<usize> = rooms.iter().flat_map(|room| spread.knowing(room)).collect();
+    assert!([0, 1].iter().all(|shard| shards.iter().filter(|of| *of == shard).count() >= 5));
+    let answer = spread.chat(1).ask(json!({"type": "join", "room": "many.*"}));
+    assert_eq!(answer["code"], "limit_exceeded", "{answer}");
+    let (_, listed) = spread.cluster.nodes[1].get("/v1/rooms?prefix=many.");
+    assert_eq!(listed["rooms"].as_array().map(Vec::len), Some(5), "{listed}");
+}
+
+#[test]
 fn nodes_with_other_lists_are_refused() {
     let Some(spread) = Spread::start(&[]) else { return };
     let [first, second] = &spread.redises;

@@ -55,7 +55,8 @@ impl Core {
         }
         let shards = self.shards_of(&asked.question);
         let (directs, session) = (Vec::new(), None);
-        let bringing = Bringing { asked, shards, left: 1, error: None, directs, session };
+        let (left, matches_left, error) = (1, 0, None);
+        let bringing = Bringing { asked, shards, left, matches_left, error, directs, session };
         self.bringings.insert(self.next_bringing, bringing);
         self.next_bringing
     }
@@ -78,6 +79,13 @@ impl Core {
         let from = [b"[", prefix.as_bytes()].concat();
         // Behind all names that begin so: no name has this byte.
         let to = [b"(", prefix.as_bytes(), &[0xff]].concat();
+        let matches_max =
+            MATCHES_MAX.min(self.settings.memberships_max.saturating_mul(2).saturating_add(1));
+        if let Some(bringing) = self.bringings.get_mut(&bringing) {
+            bringing.matches_left = bringing.matches_left.saturating_add(matches_max);
+            bringing.left += self.shards.len();
+        }
+        // Any shard may have all of them.
         let args = vec![
             bytes("ZRANGEBYLEX"),
             self.names.rooms(),
@@ -85,14 +93,22 @@ impl Core {
             to.into(),
             bytes("LIMIT"),
             bytes("0"),
-            number(MATCHES_MAX.min(self.settings.memberships_max.saturating_mul(2) + 1)),
+            number(matches_max),
         ];
         for shard in 0..self.shards.len() {
-            if let Some(bringing) = self.bringings.get_mut(&bringing) {
-                bringing.left += 1;
-            }
             self.command(shard, args.clone(), Sent::Names { bringing });
         }
+    }
+
+    /// Brings rooms of a shard that match a pattern, as many as may be brought still.
+    pub(super) fn on_names(&mut self, id: u64, answer: Option<&Value>) {
+        let names = answer.and_then(Value::list).unwrap_or_default();
+        let rooms = names.iter().filter_map(|name| RoomName::new(name.text()?).ok());
+        let Some(bringing) = self.bringings.get_mut(&id) else { return };
+        let rooms: Vec<_> = rooms.take(bringing.matches_left).map(|room| (room, None)).collect();
+        bringing.matches_left -= rooms.len();
+        self.bring_for(id, rooms, false);
+        self.note_brought(id, answer.map(drop).ok_or(RoomError::EngineAway));
     }
 
     /// Brings rooms, each up to its position.

@@ -255,13 +255,7 @@ impl Core {
                 self.on_question_answered(shard, asked, is_again, answer);
             }
             Sent::Open { room, since } => self.on_opened(&room, since, answer),
-            Sent::Names { bringing } => {
-                let names = answer.as_ref().and_then(Value::list).unwrap_or_default();
-                let rooms = names.iter().filter_map(|name| RoomName::new(name.text()?).ok());
-                self.bring_for(bringing, rooms.map(|room| (room, None)), false);
-                let result = answer.map(drop).ok_or(RoomError::EngineAway);
-                self.note_brought(bringing, result);
-            }
+            Sent::Names { bringing } => self.on_names(bringing, answer.as_ref()),
             Sent::Take { bringing } => self.on_taken(bringing, answer),
             Sent::Fence { bringing } => self.on_fenced(shard, bringing, answer.as_ref()),
             Sent::Save { client, fence } => self.on_saved(shard, client, fence, answer.as_ref()),
