@@ -478,6 +478,42 @@ fn a_pattern_brings_no_more_rooms_from_several_shards_than_from_one() {
 }
 
 #[test]
+fn a_node_at_work_says_once_that_others_have_another_list() {
+    let Some(spread) = Spread::start(&[]) else { return };
+    let redis = &spread.redises[1];
+    let greeted = || {
+        let text = redis.cli(&["INFO", "commandstats"]);
+        let calls = |line: &str| {
+            let (name, counts) = line.split_once(":calls=")?;
+            // Redis 6.2 does not tell one command of clients from another.
+            let is_it = ["cmdstat_client|setname", "cmdstat_client"].contains(&name);
+            counts.split(',').next().filter(|_| is_it)?.parse().ok()
+        };
+        text.lines().find_map(calls).unwrap_or(0_u64)
+    };
+    let mark = format!("{}:list", spread.cluster.prefix);
+    redis.cli(&["SET", &mark, "1/3"]);
+    let node = &spread.cluster.nodes[0];
+    node.program.process.log_line("number 1 of 3 for other nodes");
+    let before = greeted();
+    eventually("the nodes try again", || match greeted() {
+        now if now >= before + 8 => Ok(()),
+        now => Err(format!("{before}, {now}")),
+    });
+    node.await_ready(true);
+    redis.cli(&["DEL", &mark]);
+    let mut lines = Vec::new();
+    loop {
+        lines.push(node.program.process.log_line(""));
+        if lines.last().is_some_and(|line| line.contains("connected to")) {
+            break;
+        }
+    }
+    let errors: Vec<_> = lines.iter().filter(|line| line.contains("ERROR")).collect();
+    assert_eq!(errors.len(), 1, "{lines:?}");
+}
+
+#[test]
 fn nodes_with_other_lists_are_refused() {
     let Some(spread) = Spread::start(&[]) else { return };
     let [first, second] = &spread.redises;

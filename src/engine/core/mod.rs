@@ -332,12 +332,13 @@ impl Core {
 
     fn on_other_list(&mut self, shard: usize, why: &str) {
         self.set_outage(shard, why);
-        let Shard { label, was_up, .. } = &self.shards[shard];
-        let told = format!("redis_url: {label}{why}");
-        match was_up {
+        let shard = &mut self.shards[shard];
+        let told = format!("redis_url: {}{why}", shard.label);
+        if !shard.was_up {
+            self.failure.get_or_insert(told);
+        } else if !std::mem::replace(&mut shard.is_other_list_told, true) {
             // Those who came later are wrong, and must not end those who are at work.
-            true => log::error!("engine: {told}"),
-            false => _ = self.failure.get_or_insert(told),
+            log::error!("engine: {told}");
         }
     }
 
@@ -348,6 +349,7 @@ impl Core {
         log::info!("engine: {label}connected to {}, version {}", facts.address, facts.version);
         shard.generation = Some(facts.run_id.clone().into());
         shard.was_up = true;
+        shard.is_other_list_told = false;
         shard.beats.begin(now_ms);
         shard.redis_clock.begin(facts.now_ms, now_ms);
         let own = [self.names.node(self.engine.node), self.names.all(), self.names.new_rooms()];
