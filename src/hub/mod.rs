@@ -17,7 +17,7 @@ pub(crate) mod event;
 pub(crate) mod send_status;
 pub(crate) mod task;
 pub(crate) mod session_token;
-mod inbox;
+pub(crate) mod inbox;
 mod in_flight;
 mod inbound;
 mod patterns;

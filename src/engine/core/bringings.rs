@@ -80,7 +80,7 @@ impl Core {
         // Behind all names that begin so: no name has this byte.
         let to = [b"(", prefix.as_bytes(), &[0xff]].concat();
         let matches_max =
-            MATCHES_MAX.min(self.settings.memberships_max.saturating_mul(2).saturating_add(1));
+            MATCHES_MAX.min(self.hub.limits.memberships_max().saturating_mul(2).saturating_add(1));
         if let Some(bringing) = self.bringings.get_mut(&bringing) {
             bringing.matches_left = bringing.matches_left.saturating_add(matches_max);
             bringing.left += self.shards.len();
@@ -371,7 +371,7 @@ impl Core {
 
     /// Keeps a direct message for a session that is being brought. Redis bounds how many may come.
     pub(super) fn hold_direct(&mut self, client: Uuid, seq: u64, message: &[u8]) {
-        let inbox_max = self.settings.inbox.0;
+        let inbox_max = self.inbox_bounds().messages_max;
         for id in self.bringings_of(client) {
             let bringing = self.bringings.get_mut(&id);
             if let Some(bringing) = bringing.filter(|of| of.directs.len() < inbox_max) {

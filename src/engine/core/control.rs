@@ -121,7 +121,7 @@ impl Core {
         let args = vec![
             bytes(node),
             self.names.prefix(),
-            number(self.settings.resume_window_ms),
+            number(self.hub.limits.resume_window_ms()),
             number(AT_ONCE_MAX),
             flag(goes_by_lease),
         ];

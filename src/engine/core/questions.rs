@@ -14,6 +14,7 @@ use crate::{
     hub::{
         engine::Asked,
         error::RoomError,
+        inbox::InboxBounds,
         names::RoomName,
         question::{Answer, By, Publish, Question},
         shards::Shards,
@@ -91,7 +92,7 @@ impl Core {
     /// alone asks again under that one.
     fn id_kept_ms(&self, id: Option<Uuid>) -> u64 {
         match id {
-            Some(_) => self.settings.resume_window_ms.max(OWN_ID_KEPT_MS) * 2,
+            Some(_) => self.hub.limits.resume_window_ms().max(OWN_ID_KEPT_MS) * 2,
             None => OWN_ID_KEPT_MS,
         }
     }
@@ -234,7 +235,7 @@ impl Core {
             self.names.inbox(to),
             self.names.direct_result(to, &by, result_id),
         ];
-        let (messages_max, bytes_max) = self.settings.inbox;
+        let InboxBounds { messages_max, bytes_max } = self.inbox_bounds();
         let args = vec![
             fence.map(number).unwrap_or_default(),
             number(self.id_kept_ms(id)),

@@ -350,7 +350,7 @@ impl Core {
 
     /// How long a session is kept in Redis that nobody renews: longer than anybody may take it up.
     pub(super) fn session_kept_ms(&self) -> u64 {
-        KEPT_MS.max(self.settings.resume_window_ms * 2)
+        KEPT_MS.max(self.hub.limits.resume_window_ms() * 2)
     }
 
     /// Renews the sessions that were not written down for long, each in all its shards.
