@@ -478,6 +478,22 @@ fn a_pattern_brings_no_more_rooms_from_several_shards_than_from_one() {
 }
 
 #[test]
+fn a_pattern_that_a_shard_cannot_look_up_is_refused() {
+    let Some(spread) = Spread::start(&[]) else { return };
+    let mut chats = [spread.chat(0), spread.chat(1)];
+    let rooms: Vec<String> = (0..10).map(|n| format!("many.{n}")).collect();
+    rooms.iter().for_each(|room| _ = chats[0].join(room));
+    let (key, kept) = (format!("{}:rooms", spread.cluster.prefix), "the names of rooms");
+    spread.redises[1].cli(&["RENAME", &key, kept]);
+    spread.redises[1].cli(&["SET", &key, "of a wrong kind"]);
+    let join = json!({"type": "join", "room": "many.*"});
+    assert_eq!(chats[1].fails(join.clone()), "overloaded");
+    spread.redises[1].cli(&["RENAME", kept, &key]);
+    let matched = chats[1].ok(join);
+    rooms.iter().for_each(|room| _ = room_of(&matched, room));
+}
+
+#[test]
 fn a_node_at_work_says_once_that_others_have_another_list() {
     let Some(spread) = Spread::start(&[]) else { return };
     let redis = &spread.redises[1];

@@ -100,15 +100,26 @@ impl Core {
         }
     }
 
-    /// Brings rooms of a shard that match a pattern, as many as may be brought still.
+    /// Brings rooms of a shard that match a pattern, as many as may be brought still. Without an
+    /// answer nobody knows what matches.
     pub(super) fn on_names(&mut self, id: u64, answer: Option<&Value>) {
-        let names = answer.and_then(Value::list).unwrap_or_default();
+        let Some(names) = answer.and_then(Value::list) else {
+            return self.refuse_bringing(id);
+        };
         let rooms = names.iter().filter_map(|name| RoomName::new(name.text()?).ok());
         let Some(bringing) = self.bringings.get_mut(&id) else { return };
         let rooms: Vec<_> = rooms.take(bringing.matches_left).map(|room| (room, None)).collect();
         bringing.matches_left -= rooms.len();
         self.bring_for(id, rooms, false);
-        self.note_brought(id, answer.map(drop).ok_or(RoomError::EngineAway));
+        self.note_brought(id, Ok(()));
+    }
+
+    /// Gives a bringing up: what it needs cannot be asked.
+    pub(super) fn refuse_bringing(&mut self, id: u64) {
+        if let Some(bringing) = self.remove_bringing(id) {
+            self.note_unkept(&bringing.asked);
+            self.answer(bringing.asked, Err(RoomError::EngineAway));
+        }
     }
 
     /// Brings rooms, each up to its position.

@@ -165,10 +165,7 @@ impl Core {
         let waiting = self.bringings.iter();
         let due = waiting.filter(|(_, waiting)| is_due(&waiting.asked, waiting.shards));
         for id in due.map(|(id, _)| *id).collect::<Vec<_>>() {
-            if let Some(bringing) = self.remove_bringing(id) {
-                self.note_unkept(&bringing.asked);
-                self.answer(bringing.asked, Err(RoomError::EngineAway));
-            }
+            self.refuse_bringing(id);
         }
     }
 
