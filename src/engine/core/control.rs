@@ -47,7 +47,10 @@ impl Core {
                 let args = vec![bytes("GET"), mark.key.clone()];
                 self.command(shard, args, Sent::Mark);
             }
-            self.renew_sessions(now_ms);
+            // It looks at all sessions, for all shards.
+            if shard == self.speaker() {
+                self.renew_sessions(now_ms);
+            }
             self.tell_again(shard);
         }
         let beats = &mut self.shards[shard].beats;
@@ -118,7 +121,7 @@ impl Core {
         let args = vec![
             bytes(node),
             self.names.prefix(),
-            number(self.settings.resume_window_ms),
+            number(self.hub.limits.resume_window_ms()),
             number(AT_ONCE_MAX),
             flag(goes_by_lease),
         ];
