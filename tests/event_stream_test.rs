@@ -31,6 +31,7 @@ struct Stream {
     head: String,
     key: String,
     posts: u64,
+    padding: usize,
 }
 
 fn request(path: &str, lines: &str) -> String {
@@ -62,7 +63,7 @@ impl Stream {
             assert_ne!(socket.read_line(&mut head).unwrap(), 0, "{head}");
         }
         let path = request.split(' ').nth(1).unwrap().to_owned();
-        Stream { server: server.addr, path, socket, head, key: String::new(), posts: 0 }
+        Stream { server: server.addr, path, socket, head, key: String::new(), posts: 0, padding: 0 }
     }
 
     /// The next event: its name, and its data as JSON.
@@ -77,7 +78,9 @@ impl Stream {
             let mut line = String::new();
             assert_ne!(self.socket.read_line(&mut line).unwrap(), 0, "the stream ended");
             match line.trim_end_matches('\n') {
+                "" if data.is_empty() => {}
                 "" => return (name, data.join("\n")),
+                comment if comment.starts_with(':') => self.padding += comment.len() - 1,
                 line => match line.split_once(": ").unwrap() {
                     ("event", value) => value.clone_into(&mut name),
                     ("data", value) => data.push(value.to_owned()),
@@ -485,6 +488,21 @@ fn old_http_and_proxies_that_speak_it_are_served() {
     poster.send(chunked.as_bytes());
     assert_eq!(poster.answer().status, 100);
     assert_eq!(poster.answer().status, 204);
+}
+
+#[test]
+fn padding_follows_what_is_written_if_it_is_asked_for() {
+    let server = TestServer::start(config());
+    for (asked, bytes) in [("padding=8192", 8192), ("q=1; Padding = 999999", 16384), ("x", 0)] {
+        let accept = format!("Accept: text/html, text/event-stream; {asked}\r\n");
+        let request = request("/ws", "").replace("Accept: text/event-stream\r\n", &accept);
+        let mut stream = Stream::open_with(&server, &request);
+        assert_eq!(stream.message()["type"], "welcome");
+        assert_eq!(stream.command(r#"{"type":"ping","ref":1}"#)["type"], "pong");
+        // Behind the connection's name, the welcome and the pong.
+        assert!(stream.padding >= 2 * bytes, "{asked}: {}", stream.padding);
+        assert!(stream.padding <= 3 * bytes, "{asked}: {}", stream.padding);
+    }
 }
 
 /// A handler that blocks on each message until it is let go.
