@@ -15,6 +15,8 @@ mod tokens;
 mod redis;
 #[path = "support/cluster.rs"]
 mod cluster;
+#[path = "support/event_stream.rs"]
+mod event_stream;
 
 use std::{
     collections::BTreeSet,
@@ -25,10 +27,12 @@ use std::{
 };
 
 use cluster::Cluster;
+use event_stream::Stream;
 use proxy::Proxy;
 use redis::{Keeps, Redis};
 use rusty_socks_client::{Pool, PublishOptions, RoomEvent, Session, SessionHealth, SessionStats};
 use serde_json::{Value, json};
+use support::Listens as _;
 use support::{
     DEADLINE, eventually,
     sessions::{Chat, Loss, Numbers, number, place, room_of, seqs, text},
@@ -1124,4 +1128,31 @@ fn what_a_node_takes_anew_holds_for_what_is_in_redis() {
         chat.ask(direct)["type"] == "ok"
     };
     assert_eq!((1..=9).take_while(|content| takes(content)).count(), 3);
+}
+
+#[test]
+fn any_node_takes_a_post_for_an_event_stream() {
+    let Some((_redis, cluster)) = start(&[]) else { return };
+    let mut anna = Stream::open(&cluster.nodes[0]);
+    assert_eq!(anna.message()["type"], "welcome");
+    anna.server = cluster.nodes[1].addr();
+    let mut bert = outside(&cluster.nodes[1]);
+    bert.ok(json!({"type": "join", "room": "tea"}));
+    assert_eq!(anna.command(r#"{"type":"join","room":"tea","ref":1}"#)["type"], "ok");
+    for content in 0..20 {
+        // By either node, as a load balancer likes.
+        anna.server = cluster.nodes[content % NODES].addr();
+        let publish = json!({"type": "publish", "room": "tea", "content": content, "ref": 1});
+        assert_eq!(anna.command(&publish.to_string())["type"], "ok");
+        assert_eq!(message(&mut bert)["content"], content);
+    }
+    anna.server = cluster.nodes[1].addr();
+    let ping = r#"{"type":"ping","ref":1}"#;
+    assert_eq!(anna.post_as(&anna.opening(anna.posts), &[ping]).status, 204, "sent again");
+    assert_eq!(anna.post_as(&anna.opening(anna.posts + 2), &[ping]).status, 409);
+    let mut closing = anna.opening(anna.posts + 1);
+    closing["close"] = json!({"code": 1000});
+    assert_eq!(anna.post_as(&closing, &[]).status, 204);
+    assert_eq!(anna.event().0, "closed");
+    assert_eq!(anna.post_as(&anna.opening(anna.posts + 2), &[ping]).status, 404);
 }

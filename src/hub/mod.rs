@@ -47,6 +47,7 @@ pub(crate) mod announced;
 pub(crate) mod mirror;
 pub(crate) mod direct;
 pub(crate) mod publisher;
+pub(crate) mod posts;
 pub(crate) mod survey;
 mod locked_session;
 pub(crate) mod identities;

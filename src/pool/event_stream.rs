@@ -10,8 +10,7 @@ use std::io::{self, IoSlice, Write};
 use crate::{
     http::event_stream::{EVENT_STREAM, EventEncoder},
     hub::{
-        conn_id::ConnId,
-        posted::{PostName, PostOutcome, Posted},
+        posted::{PostName, PostOutcome, Posted, Poster},
         stream_key::StreamKey,
     },
 };
@@ -47,7 +46,7 @@ pub(super) struct EventStream {
     /// The number of the last post that was taken.
     last_post: u64,
     /// Where a post waits until it is handled, and which one.
-    poster: Option<(ConnId, PostName)>,
+    poster: Option<(Poster, PostName)>,
     /// Not all of the last post is handled.
     is_handling: bool,
 }
@@ -96,7 +95,7 @@ impl EventStream {
     }
 
     /// Notes that all that was posted is handled. Returns who waits for that.
-    pub(super) fn take_poster(&mut self) -> Option<(ConnId, PostName)> {
+    pub(super) fn take_poster(&mut self) -> Option<(Poster, PostName)> {
         self.is_handling = false;
         self.poster.take()
     }

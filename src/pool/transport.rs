@@ -39,7 +39,7 @@ impl Transport {
                 // What was not written of earlier answers is no frame.
                 let mut head = io.outbox.take_bytes(&mut cx.scratch.spare);
                 write_head(&mut head, cx.date(), &lines);
-                let key = StreamKey::new(io.id);
+                let key = StreamKey::new(cx.shared.hub.node, io.id);
                 io.stream.begin_events(EventStream::new(key, head, padding));
                 cx.shared.metrics.server.event_streams_total.add_shared();
             }

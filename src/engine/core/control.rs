@@ -203,6 +203,8 @@ impl Core {
                 let frame = self.hub.frame_of(&envelope, &[0]);
                 self.behind |= self.hub.arrive_for_all(route, frame, &envelope.from);
             }
+            b'P' => self.hub.take_post(head, body)?,
+            b'R' => self.hub.take_post_answer(head)?,
             b'C' => self.hub.carry_out(serde_json::from_slice(body).ok()?),
             _ => return None,
         }

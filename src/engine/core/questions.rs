@@ -61,7 +61,9 @@ impl Core {
             }
             Question::Publish(publish) => publish.rooms.first().map_or(1, of_room),
             Question::Direct { to, .. } => 1 << self.home_of(*to),
-            Question::Broadcast { .. } | Question::Announce(_) => 1 << self.speaker(),
+            Question::Broadcast { .. } | Question::Announce(_) | Question::Tell { .. } => {
+                1 << self.speaker()
+            }
         }
     }
 
@@ -79,6 +81,10 @@ impl Core {
             Question::Announce(payload) => {
                 let payload = payload.clone();
                 self.announce(asked, payload);
+            }
+            Question::Tell { node, message } => {
+                let (channel, message) = (self.names.node(*node), message.clone());
+                self.say(asked, channel, message);
             }
         }
     }
@@ -99,7 +105,11 @@ impl Core {
 
     fn announce(&mut self, asked: Box<Asked>, payload: Bytes) {
         self.carry_out_in_redis(&payload);
-        let args = vec![Bytes::from_static(b"PUBLISH"), self.names.all(), payload];
+        self.say(asked, self.names.all(), payload);
+    }
+
+    fn say(&mut self, asked: Box<Asked>, channel: Bytes, payload: Bytes) {
+        let args = vec![Bytes::from_static(b"PUBLISH"), channel, payload];
         self.command(self.speaker(), args, Sent::Question { asked, is_again: false });
     }
 
@@ -291,7 +301,10 @@ impl Core {
                 self.save(&by, 1 << shard);
                 Err(RoomError::EngineAway)
             }
-            (Question::Broadcast { .. } | Question::Announce(_), Some(_)) => Ok(Answer::Done),
+            (
+                Question::Broadcast { .. } | Question::Announce(_) | Question::Tell { .. },
+                Some(_),
+            ) => Ok(Answer::Done),
             (Question::Publish(_), Some(answer)) if says(&answer, NO_SUCH_ROOM) => {
                 Err(RoomError::NoSuchRoom)
             }

@@ -79,6 +79,7 @@ impl Sent {
                 Question::Direct { .. } => "a direct message",
                 Question::Broadcast { .. } => "a broadcast",
                 Question::Announce(_) => "an announcement",
+                Question::Tell { .. } => "telling another node",
                 Question::Bring { .. } | Question::BringSession { .. } => "bringing a room",
             },
             Sent::Open { .. } => "opening a room",

@@ -2,11 +2,7 @@
 
 use super::{Connection, Phase};
 use crate::{
-    hub::{
-        conn_id::ConnId,
-        mailbox::Letter,
-        posted::{PostName, PostOutcome, Posted},
-    },
+    hub::posted::{PostName, PostOutcome, Posted},
     pool::{
         asked::PostRequest,
         event_stream::{EventStream, Judged},
@@ -60,7 +56,7 @@ impl Connection {
         };
         match judged {
             Judged::Answered(outcome) => {
-                answer((posted.from, posted.name()), outcome, cx);
+                cx.shared.hub.answer_post(posted.from, posted.name(), outcome);
             }
             Judged::Awaited => {}
             Judged::Taken => {
@@ -80,13 +76,8 @@ impl Connection {
     /// Answers whoever waits for what was posted to this event stream.
     pub(super) fn answer_poster(&mut self, outcome: PostOutcome, cx: &mut WorkerCtx) {
         let poster = self.io.stream.events().and_then(EventStream::take_poster);
-        if let Some(poster) = poster {
-            answer(poster, outcome, cx);
+        if let Some((poster, name)) = poster {
+            cx.shared.hub.answer_post(poster, name, outcome);
         }
     }
-}
-
-fn answer((conn, name): (ConnId, PostName), outcome: PostOutcome, cx: &WorkerCtx) {
-    let letter = Letter::PostAnswered { conn, name, outcome };
-    cx.shared.hub.mailboxes.send_control(conn.worker(), letter);
 }

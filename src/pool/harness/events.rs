@@ -5,7 +5,7 @@ use crate::{
     config::Config,
     hub::{
         mailbox::Letter,
-        posted::{PostOutcome, Posted},
+        posted::{PostOutcome, Posted, Poster},
         stream_key::StreamKey,
     },
 };
@@ -27,7 +27,8 @@ impl Harness {
 
     /// Posts these frames. The worker has not looked yet.
     fn hand_in(&self, key: StreamKey, nth: u64, frames: Vec<u8>) {
-        let posted = Posted { key, nth, frames, from: self.conn.io.id };
+        let from = Poster { node: key.node, conn: self.conn.io.id };
+        let posted = Posted { key, nth, frames, from };
         assert!(self.cx.shared.hub.mailboxes.post(0, Letter::Posted(Box::new(posted))));
     }
 }
