@@ -77,6 +77,14 @@ impl Connection {
         }
     }
 
+    /// Tells whoever waits for what was posted here, if this is an event stream, that not all of it
+    /// will be handled.
+    pub(super) fn drop_posted(&mut self, cx: &mut WorkerCtx) {
+        if self.io.stream.is_of_events() {
+            self.answer_poster(PostOutcome::Unknown, cx);
+        }
+    }
+
     /// Answers whoever waits for what was posted to this event stream.
     pub(super) fn answer_poster(&mut self, outcome: PostOutcome, cx: &mut WorkerCtx) {
         let poster = self.io.stream.events().and_then(EventStream::take_poster);

@@ -110,3 +110,20 @@ fn a_post_is_answered_though_its_stream_is_lost() {
     assert_eq!(harness.post_outcomes, [PostOutcome::OutOfOrder, PostOutcome::Unknown]);
     harness.expect_nothing_left("after the loss");
 }
+
+#[test]
+fn a_post_is_called_handled_only_if_all_of_it_was() {
+    let (closes, quiet) = (frame(0x81, b"close 4000 bye"), frame(0x81, b"quiet"));
+    // A frame that says that it is compressed, which nothing was agreed on.
+    let bad = frame(0xc1, b"bad");
+    for (frames, heard, outcome) in [
+        (vec![&quiet, &closes], 2, PostOutcome::Handled),
+        (vec![&quiet, &closes, &quiet], 2, PostOutcome::Unknown),
+        (vec![&quiet, &bad, &quiet], 1, PostOutcome::Unknown),
+    ] {
+        let (mut harness, key) = Harness::stream(Config::default());
+        harness.hand_in(key, 1, frames.into_iter().flatten().copied().collect());
+        harness.turns();
+        assert_eq!((harness.heard(), &harness.post_outcomes[..]), (heard, &[outcome][..]));
+    }
+}
