@@ -379,7 +379,7 @@ impl Connection {
             }
             Phase::Posting(post) => {
                 let answer = post.on_deadline();
-                self.answer_post(&answer, cx);
+                self.answer_sent_post(&answer, cx);
             }
             Phase::Asking(_) => self.refuse(Refused::HandlerBusy, cx),
             Phase::Waiting(_) => {

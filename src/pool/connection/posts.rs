@@ -37,6 +37,14 @@ impl Connection {
         }
     }
 
+    /// Answers the post that came here, outside of its turn to be read. What came behind it, which
+    /// may be much, is looked at when that is due.
+    pub(super) fn answer_sent_post(&mut self, answer: &PostAnswer, cx: &mut WorkerCtx) {
+        self.answer_post(answer, cx);
+        self.io.has_backlog = !self.io.stash.is_empty();
+        self.io.list_ready(&mut cx.work);
+    }
+
     /// The stream has answered a post that came here, if that is still awaited.
     pub(in crate::pool) fn on_post_answered(
         &mut self,
@@ -45,10 +53,7 @@ impl Connection {
         cx: &mut WorkerCtx,
     ) {
         if matches!(&self.phase, Phase::Posting(post) if post.awaits(name)) {
-            self.answer_post(&outcome.into(), cx);
-            let stash = std::mem::take(&mut self.io.stash);
-            self.advance_stash(stash, cx);
-            self.io.list_ready(&mut cx.work);
+            self.answer_sent_post(&outcome.into(), cx);
         }
     }
 
