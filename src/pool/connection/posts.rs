@@ -33,6 +33,14 @@ impl Connection {
         }
     }
 
+    /// Answers the post that came here, outside of its turn to be read. What came behind it, which
+    /// may be much, is looked at when that is due.
+    pub(super) fn answer_sent_post(&mut self, answer: &PostAnswer, cx: &mut WorkerCtx) {
+        self.answer_post(answer, cx);
+        self.io.has_backlog = !self.io.stash.is_empty();
+        self.io.list_ready(&mut cx.work);
+    }
+
     /// The stream has answered a post that came here, if that is still awaited.
     pub(in crate::pool) fn on_post_answered(
         &mut self,
@@ -41,10 +49,7 @@ impl Connection {
         cx: &mut WorkerCtx,
     ) {
         if matches!(&self.phase, Phase::Posting(post) if post.awaits(name)) {
-            self.answer_post(&outcome.into(), cx);
-            let stash = std::mem::take(&mut self.io.stash);
-            self.advance_stash(stash, cx);
-            self.io.list_ready(&mut cx.work);
+            self.answer_sent_post(&outcome.into(), cx);
         }
     }
 
@@ -70,6 +75,14 @@ impl Connection {
                 self.io.list_ready(&mut cx.work);
                 self.io.count_input(0, cx);
             }
+        }
+    }
+
+    /// Tells whoever waits for what was posted here, if this is an event stream, that not all of it
+    /// will be handled.
+    pub(super) fn drop_posted(&mut self, cx: &mut WorkerCtx) {
+        if self.io.stream.is_of_events() {
+            self.answer_poster(PostOutcome::Unknown, cx);
         }
     }
 
