@@ -536,6 +536,31 @@ fn when_all_sessions_have_ended_publishes_fail_at_once_with_the_reason() {
     pool.close(DEADLINE).unwrap();
 }
 
+#[test]
+fn another_session_takes_the_place_of_one_that_has_ended() {
+    let server = TestServer::start(config());
+    let proxy = Proxy::start(server.addr);
+    let pool = pool().server(proxy.url()).replace_after(2 * A_WHILE).connect().unwrap();
+    pool.publish("tea", "one").unwrap();
+    let refusal = "HTTP/1.1 401 No\r\nContent-Length: 0\r\n\r\n";
+    proxy.refuse_next(refusal);
+    proxy.cut(true);
+    eventually("it has ended", || match &pool.stats().sessions[0] {
+        session if session.health == SessionHealth::Over => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    let end = Instant::now();
+    // The first that takes its place fares no better.
+    proxy.refuse_next(refusal);
+    await_connected(&pool, 1);
+    assert!(end.elapsed() >= 3 * A_WHILE, "it is early: {:?}", end.elapsed());
+    assert_eq!(pool.publish("tea", "two").unwrap().room, "tea", "the room is joined anew");
+    let session = &pool.stats().sessions[0];
+    assert_eq!((session.published, session.rooms, session.reconnects), (2, 1, 1), "{session:?}");
+    assert_eq!(session.last_error.as_ref().unwrap().refused().unwrap().status, 401);
+    pool.close(DEADLINE).unwrap();
+}
+
 /// A server that has taken a session out of a room says so when something is published there; why,
 /// it says when asked to let it in again.
 #[test]

@@ -22,6 +22,9 @@ const UNANSWERED_MAX: usize = 10_000;
 const UNANSWERED_BYTES_MAX: usize = 64 << 20;
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(30);
 const MOVE_AFTER: Duration = Duration::from_secs(2);
+const REPLACE_AFTER: Duration = Duration::from_secs(30);
+/// A server that wants none of these clients is not asked more often.
+const REPLACE_AFTER_MIN: Duration = Duration::from_millis(100);
 /// One less than a server allows by default: the default room is left a moment after the beginning.
 const ROOMS_MAX: usize = 99;
 
@@ -36,6 +39,7 @@ pub struct PoolBuilder {
     unanswered_bytes_max: usize,
     publish_timeout: Duration,
     move_after: Duration,
+    replace_after: Duration,
     rooms_max: usize,
     is_patient: bool,
 }
@@ -51,6 +55,7 @@ impl Default for PoolBuilder {
             unanswered_bytes_max: UNANSWERED_BYTES_MAX,
             publish_timeout: PUBLISH_TIMEOUT,
             move_after: MOVE_AFTER,
+            replace_after: REPLACE_AFTER,
             rooms_max: ROOMS_MAX,
             is_patient: false,
         }
@@ -108,6 +113,13 @@ impl PoolBuilder {
         self
     }
 
+    /// How long after a session has ended for good, such as by a 401, another takes its place. At
+    /// least 100 ms. 30 s.
+    pub fn replace_after(mut self, time: Duration) -> Self {
+        self.replace_after = time.max(REPLACE_AFTER_MIN);
+        self
+    }
+
     /// Rooms that each session is in at most. With more, the one not used for longest is left. It
     /// is no use to set it higher than the server's `max_rooms_per_conn`. 99.
     pub fn rooms_max(mut self, rooms: usize) -> Self {
@@ -150,6 +162,7 @@ impl PoolBuilder {
             given_max,
             rooms_max: self.rooms_max,
             move_after: self.move_after,
+            replace_after: self.replace_after,
         };
         let dispatcher = Dispatcher::new(
             settings,
