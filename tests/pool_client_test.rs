@@ -8,6 +8,11 @@ mod proxy;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -533,6 +538,45 @@ fn when_all_sessions_have_ended_publishes_fail_at_once_with_the_reason() {
     });
     let error = pool.publish("tea", "two").unwrap_err();
     assert_eq!(error.refused().map(|refused| refused.status), Some(401), "{error}");
+    pool.close(DEADLINE).unwrap();
+}
+
+/// The function is the caller's, and is called on the session's thread.
+#[test]
+fn a_token_provider_that_panics_ends_its_session_and_nothing_else() {
+    let server = TestServer::start(config());
+    let proxy = Proxy::start(server.addr);
+    let is_broken = Arc::new(AtomicBool::new(true));
+    let provide = {
+        let is_broken = Arc::clone(&is_broken);
+        move || {
+            assert!(!is_broken.load(Ordering::SeqCst), "a mistake of the caller's");
+            Ok::<_, Infallible>("token".to_owned())
+        }
+    };
+    let settings = Session::builder().token_provider(provide);
+    let session = settings.clone().patient().connect(&proxy.url()).unwrap();
+    let error = session.recv_timeout(DEADLINE).unwrap_err();
+    assert!(session.is_over() && error.to_string().contains("panicked"), "{error}");
+    session.close().unwrap();
+
+    let pool = pool().server(proxy.url()).session(settings).replace_after(2 * A_WHILE);
+    let error = pool.connect().unwrap_err();
+    assert!(error.to_string().contains("panicked"), "{error}");
+    is_broken.store(false, Ordering::SeqCst);
+    let pool = pool.connect().unwrap();
+    pool.publish("tea", "one").unwrap();
+    is_broken.store(true, Ordering::SeqCst);
+    proxy.cut(true);
+    eventually("it has ended", || match pool.stats().sessions[0].health {
+        SessionHealth::Over => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    let error = pool.publish("tea", "two").unwrap_err();
+    assert!(error.to_string().contains("panicked"), "{error}");
+    is_broken.store(false, Ordering::SeqCst);
+    await_connected(&pool, 1);
+    pool.publish("tea", "three").unwrap();
     pool.close(DEADLINE).unwrap();
 }
 
