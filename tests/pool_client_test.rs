@@ -541,6 +541,34 @@ fn when_all_sessions_have_ended_publishes_fail_at_once_with_the_reason() {
     pool.close(DEADLINE).unwrap();
 }
 
+#[test]
+fn what_makes_no_sense_fails_alone_and_sends_nothing() {
+    let server = TestServer::start(config());
+    let other = Session::builder().other_node("ws://127.0.0.1:1/ws").requests_max(usize::MAX);
+    let pool = pool().server(url(&server)).server(url(&server)).sessions(0).session(other);
+    let pool = pool.rooms_max(usize::MAX).unanswered_max(0, 0).connect().unwrap();
+    await_connected(&pool, 2);
+    let servers = pool.stats().sessions.into_iter().map(|session| session.server);
+    assert!(servers.eq([url(&server), url(&server)]), "one named twice is two");
+    let reader = reader(&server);
+    let heard = reader.room("tea").subscribe().unwrap();
+    pool.publish("tea", "one").unwrap();
+    assert_eq!(content(&heard), "one");
+    // It would be joined, and everything in its rooms sent here for nothing.
+    let error = pool.publish("tea.*", "?").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+    for _ in 0..200 {
+        let options = PublishOptions::default();
+        let error = pool.publish_by(Instant::now(), "tea", "late", options).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+    }
+    assert_eq!(pool.publish("tea", "two").unwrap().seq, 2);
+    assert_eq!(content(&heard), "two");
+    let stats = pool.stats();
+    let rooms: usize = stats.sessions.iter().map(|session| session.rooms).sum();
+    assert_eq!((stats.unanswered, rooms), (0, 1), "{stats:?}");
+}
+
 /// The function is the caller's, and is called on the session's thread.
 #[test]
 fn a_token_provider_that_panics_ends_its_session_and_nothing_else() {

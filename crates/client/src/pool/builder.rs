@@ -86,7 +86,7 @@ impl PoolBuilder {
     }
 
     /// Settings of each session: its connection, its token, what it has on the wire at once. What
-    /// concerns events and the default room is the pool's.
+    /// concerns servers, events and the default room is the pool's.
     pub fn session(mut self, session: SessionBuilder) -> Self {
         self.session = session;
         self
@@ -143,7 +143,7 @@ impl PoolBuilder {
         let (notes, noted) = crossbeam_channel::unbounded();
         let given_max = 2 * self.session.in_flight();
         // Besides the publishes that it has: a join and a leave for each room.
-        let requests_max = given_max + 4 * self.rooms_max;
+        let requests_max = self.rooms_max.saturating_mul(4).saturating_add(given_max);
         let mut members: Vec<Member> = Vec::new();
         for index in 0..self.sessions.max(self.servers.len()) {
             let urls = self.urls_of(index);

@@ -197,6 +197,11 @@ impl Dispatcher {
             let error = Error::new(ErrorKind::Closed, "the pool is closed");
             return drop(pending.reply.try_send(Err(error)));
         }
+        if pending.deadline <= Instant::now() {
+            // Else it might be sent, and nobody would know.
+            let error = Error::new(ErrorKind::Timeout, "its deadline was over before it was sent");
+            return drop(pending.reply.try_send(Err(error)));
+        }
         let number = self.next_number();
         self.deadlines.insert((pending.deadline, number));
         let pin = self.pins.entry(Arc::clone(&pending.room)).or_default();

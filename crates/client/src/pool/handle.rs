@@ -166,6 +166,10 @@ impl Pool {
         content: &C,
         options: PublishOptions,
     ) -> Result<Ticket<Receipt>, Error> {
+        if room.ends_with(".*") {
+            let text = "a pool publishes to rooms, and not to patterns";
+            return Err(Error::new(ErrorKind::InvalidInput, text));
+        }
         let message = draft(content, options)?;
         let share = self.ends.bounds.take(message.content.get().len(), deadline)?;
         let (reply, ticket) = Ticket::new(Answer::receipt);
