@@ -11,6 +11,7 @@ mod program;
 
 use std::{
     net::{SocketAddr, TcpStream},
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -145,6 +146,18 @@ fn a_page_of_the_admin_listener_has_get_and_head_and_no_path_of_the_server() {
     assert_eq!((posted.status, posted.header("Allow")), (405, Some("GET, HEAD")));
     for path in ["about", "/ready", "/metrics", "/a b"] {
         assert_eq!(page(path).err().unwrap().kind(), ErrorKind::InvalidInput, "{path}");
+    }
+}
+
+/// Without a browser, but with Node where there is one.
+#[test]
+fn the_script_gives_a_silent_server_up_and_moves_no_row_that_stays() {
+    const TEST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/dashboard.mjs");
+    const SCRIPT: &str =
+        concat!(env!("CARGO_MANIFEST_DIR"), "/src/bin/rusty_socks/dashboard/dashboard.js");
+    match Command::new("node").args([TEST, SCRIPT]).output() {
+        Ok(run) => assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr)),
+        Err(error) => println!("the script was not tried, for want of Node: {error}"),
     }
 }
 

@@ -49,13 +49,7 @@ def restart(options):
             "DRAIN_TIMEOUT": 30,
         }
         stage.start()
-        each = count // PROCESSES
-        crowds = [
-            stage.clients(
-                clients=each, first=nth * each, everyMs=options.every_ms, tickMs=TICK_MS, arrivals=2
-            )
-            for nth in range(PROCESSES)
-        ]
+        crowds = enter(stage, options)
         began = time.time()
         tell(crowds, "go")
         time.sleep(BEFORE_S)
@@ -67,16 +61,7 @@ def restart(options):
         stage.start()
         took = stage.log_line("snapshot: took up")
         ready = time.time()
-
-        def all_are_back():
-            figures = totals(tell(crowds, "report"))
-            return figures if figures["open"] == count and figures["resumed"] >= count else None
-
-        wait_for("return of all", all_are_back, 60)
-        back = time.time()
-        time.sleep(AFTER_S)
-        settled = totals(tell(crowds, "settle", withinMs=60_000))
-        seen = totals(tell(crowds, "report"))
+        back, settled, seen = come_back(crowds, count)
         asked = sorted(asked for _, asked in seen["aways"] if asked is not None)
         ticks = [crowd.ticks for crowd in crowds]
         stats = stage.stats()
@@ -134,11 +119,7 @@ def node(options):
                 "DEFAULT_ROOM": "",
             }
             stage.start()
-            each = count // PROCESSES
-            crowds = [
-                stage.clients(clients=each, first=nth * each, everyMs=options.every_ms, tickMs=TICK_MS)
-                for nth in range(PROCESSES)
-            ]
+            crowds = enter(stage, options)
             # It listens at the same address, so nobody connects between its start and the end of
             # the first.
             other = Server(options.binary, stage.settings, sockets=[stage.sockets[0], admin])
@@ -148,16 +129,7 @@ def node(options):
             time.sleep(BEFORE_S)
             stage.server.process.kill()
             killed = time.time()
-
-            def all_are_back():
-                figures = totals(tell(crowds, "report"))
-                return figures if figures["open"] == count and figures["resumed"] >= count else None
-
-            wait_for("return of all", all_are_back, 60)
-            back = time.time()
-            time.sleep(AFTER_S)
-            settled = totals(tell(crowds, "settle", withinMs=60_000))
-            seen = totals(tell(crowds, "report"))
+            back, settled, seen = come_back(crowds, count)
             spent = get_json(admin.getsockname(), "/stats", 5)["cpu_seconds"]
     finally:
         redis.end()
@@ -177,6 +149,28 @@ def node(options):
     if seen["resumed"] != count:
         faults.append(f"resumed {seen['resumed']}, not {count}")
     return result, faults
+
+
+def enter(stage, options):
+    """All clients in their rooms; they publish when they are told to `go`."""
+    each = options.clients // PROCESSES
+    plan = {"clients": each, "everyMs": options.every_ms, "tickMs": TICK_MS, "arrivals": 2}
+    return [stage.clients(first=nth * each, **plan) for nth in range(PROCESSES)]
+
+
+def come_back(crowds, count):
+    """Waits until all have resumed, lets them talk on, and returns when they were back, what is
+    still missing after they have fallen silent, and all that they have seen."""
+
+    def all_are_back():
+        figures = totals(tell(crowds, "report"))
+        return figures["open"] == count and figures["resumed"] >= count
+
+    wait_for("return of all", all_are_back, 60)
+    back = time.time()
+    time.sleep(AFTER_S)
+    settled = totals(tell(crowds, "settle", withinMs=60_000))
+    return back, settled, totals(tell(crowds, "report"))
 
 
 def wrongs(settled, seen):

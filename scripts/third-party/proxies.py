@@ -131,7 +131,8 @@ class Scene:
         # No port for an operator, and no certificate of its own making.
         options = "{\nadmin off\nauto_https off\n}\n"
         (self.dir / "Caddyfile").write_text(options + example("caddy/Caddyfile", changes))
-        self.start("caddy", "run", "--adapter", "caddyfile", "--config", "Caddyfile", port=port, XDG_CONFIG_HOME=str(self.dir))
+        command = ["caddy", "run", "--adapter", "caddyfile", "--config", "Caddyfile"]
+        self.start(*command, port=port, XDG_CONFIG_HOME=str(self.dir))
         return port
 
     def haproxy(self, path, port, replacements):

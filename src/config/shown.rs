@@ -45,12 +45,14 @@ impl Config {
             needs_restart: false,
         });
         let pairs_from = from(tls_pairs::NAME);
+        // They follow a reload, but for one that turns TLS off.
+        let pairs_wait = loaded.is_some_and(|loaded| loaded.config.tls != self.tls);
         let pairs = self.tls_entries().into_iter().map(|[key, value]| ShownSetting {
             key,
             value,
             unit: String::new(),
             from: pairs_from.clone(),
-            needs_restart: false,
+            needs_restart: pairs_wait,
         });
         keys.chain(rules).chain(pairs).collect()
     }
@@ -75,6 +77,16 @@ mod tests {
         let port = find("port");
         assert_eq!((port.value.as_str(), port.needs_restart), ("2", true));
         assert!(holds.shown(None).iter().all(|setting| setting.from.is_none()));
+    }
+
+    #[test]
+    fn pairs_wait_for_the_restart_that_turns_tls_off() {
+        let loaded = Config::load_from(None, NONE, NONE).unwrap();
+        let pair = super::super::TlsPair { cert: "a.pem".into(), key: "a.key".into() };
+        let holds = Config { tls: vec![pair], ..loaded.config.clone() };
+        let waits = |loaded| holds.shown(loaded).pop().map(|last| (last.key, last.needs_restart));
+        assert_eq!(waits(Some(&loaded)), Some(("tls[1].key".to_owned(), true)));
+        assert_eq!(waits(None), Some(("tls[1].key".to_owned(), false)));
     }
 
     #[test]

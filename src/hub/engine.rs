@@ -55,6 +55,8 @@ pub(crate) struct Asked {
     pub(crate) asker: Asker,
     /// Which question of this node it is.
     pub(crate) nth: u64,
+    /// When it came to the engine's thread.
+    pub(crate) since_ms: u64,
     /// The shard for which it is counted.
     shard: usize,
     bytes: usize,
@@ -138,7 +140,8 @@ impl Engine {
             return Err((asker, RoomError::Overloaded));
         }
         let nth = self.next.fetch_add(1, Ordering::Relaxed);
-        self.send(ToEngine::Ask(Box::new(Asked { question, asker, nth, shard, bytes })));
+        let asked = Asked { question, asker, nth, since_ms: 0, shard, bytes };
+        self.send(ToEngine::Ask(Box::new(asked)));
         Ok(())
     }
 

@@ -279,11 +279,8 @@ impl Admin {
         io.outbox.push_own(0, &mut cx.scratch.spare, |out| upgrade.respond(out, None));
         io.list_dirty(&mut cx.work);
         match Live::begin(key, io, cx) {
-            Ok(live) => self.state = State::Live(Box::new(live)),
-            Err((mut live, full)) => {
-                live.close(&full, io, cx);
-                self.end_live(io, cx);
-            }
+            Some(live) => self.state = State::Live(Box::new(live)),
+            None => self.end_live(io, cx),
         }
     }
 

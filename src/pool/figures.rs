@@ -7,8 +7,8 @@ use parking_lot::Mutex;
 
 use crate::{metrics::Snapshot, ws::frame::PreparedFrame};
 
-/// How often one form is made anew in [`INTERVAL_MS`]. Further requests get the latest of them: to
-/// make one costs as much as a hundred messages.
+/// How often one form is made anew in [`INTERVAL_MS`]. Further requests get the latest of them, if
+/// one is ready: to make one costs as much as a hundred messages.
 const FRESH_MAX: u32 = 16;
 
 /// How old figures may be.
@@ -16,7 +16,7 @@ const INTERVAL_MS: u64 = 100;
 
 /// How old those may be that viewers are shown once a second: all workers show the same ones,
 /// though not in the same moment.
-const LIVE_INTERVAL_MS: u64 = 500;
+const SHOWN_INTERVAL_MS: u64 = 500;
 
 /// What is kept of the figures. Usable from any thread.
 pub(crate) struct Figures {
@@ -37,7 +37,7 @@ impl Default for Figures {
             json: Kept::new(FRESH_MAX, INTERVAL_MS),
             prometheus: Kept::new(FRESH_MAX, INTERVAL_MS),
             open_metrics: Kept::new(FRESH_MAX, INTERVAL_MS),
-            live: Kept::new(1, LIVE_INTERVAL_MS),
+            live: Kept::new(1, SHOWN_INTERVAL_MS),
         }
     }
 }
@@ -76,6 +76,8 @@ impl<T> Kept<T> {
             let mut latest = self.latest.lock();
             if now_ms >= latest.until_ms {
                 (latest.fresh_left, latest.until_ms) = (self.fresh_max, now_ms + self.interval_ms);
+                // Whoever comes before the first is made makes one too: the last may be hours old.
+                latest.value = None;
             }
             if latest.fresh_left == 0
                 && let Some(value) = &latest.value
@@ -117,6 +119,19 @@ mod tests {
         }
         assert_eq!(*kept.get(5 + INTERVAL_MS - 1, made(99)).unwrap(), FRESH_MAX);
         assert_eq!(*kept.get(5 + INTERVAL_MS, made(99)).unwrap(), 99);
+    }
+
+    #[test]
+    fn who_comes_while_the_first_is_made_gets_none_of_the_past() {
+        let kept = Kept::new(1, INTERVAL_MS);
+        let made = |value: u32| move || Ok::<_, Infallible>(value);
+        assert_eq!(*kept.get(0, made(1)).unwrap(), 1);
+        let later = INTERVAL_MS * 1000;
+        let Ok(_) = kept.get(later, || {
+            assert_eq!(*kept.get(later, made(3)).unwrap(), 3);
+            Ok::<_, Infallible>(2)
+        });
+        assert_eq!(*kept.get(later, made(99)).unwrap(), 3, "the one that was begun last");
     }
 
     #[test]

@@ -1,25 +1,27 @@
 //! A WebSocket of the admin listener on which a viewer is shown the figures of the server, once a
 //! second.
 //!
-//! What a viewer costs does not grow with the server: each worker makes the figures once for all of
-//! its viewers, and at most one showing waits for each of them.
+//! The figures are made once for all viewers, and at most one showing waits for each of them.
+
+use bytes::Bytes;
+use serde::Serialize;
 
 use super::{
-    bound::BoundToken,
-    conn_io::ConnIo,
-    timers::Millis,
-    worker_cx::{LIVE_INTERVAL_MS, WorkerCtx},
+    bound::BoundToken, conn_io::ConnIo, shared::Shared, timers::Millis, worker_cx::WorkerCtx,
 };
 use crate::{
     handler::KeyCall,
-    metrics::Refused,
+    metrics::{Readiness, Refused, Snapshot},
     ws::{
         close::CloseReason,
         decoder::{Event, ProtocolConfig},
         endpoint::Endpoint,
-        frame::Message,
+        frame::{Kind, Message, PreparedFrame},
     },
 };
+
+/// How often viewers are shown the figures.
+const INTERVAL_MS: Millis = 1000;
 
 /// The largest message that a viewer may send: a key of 256 bytes and what is around it.
 const MESSAGE_BYTES_MAX: usize = 1024;
@@ -27,19 +29,23 @@ const MESSAGE_BYTES_MAX: usize = 1024;
 /// A viewer, after the handshake.
 pub(super) struct Live {
     endpoint: Endpoint,
-    stage: Stage,
+    /// Judges its first message, which is due.
+    key: Option<KeyCall>,
+    /// Counts it among the viewers, once it is shown the figures.
+    token: Option<BoundToken>,
     /// The generation of the settings by which its key is judged.
     generation: u64,
 }
 
-enum Stage {
-    /// Its first message is due, which has the key.
-    Key(KeyCall),
-    /// It is shown the figures.
-    Shown {
-        /// Counts it among the viewers.
-        _token: BoundToken,
-    },
+/// What viewers are shown.
+#[derive(Serialize)]
+struct Showing<'a> {
+    r#type: &'static str,
+    stats: &'a Snapshot,
+    ready: Readiness,
+    /// When the first certificate in use ends, in seconds since 1970.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    certificates_end_s: Option<i64>,
 }
 
 /// What a step has come to.
@@ -53,26 +59,18 @@ pub(super) enum LiveStep {
 }
 
 impl Live {
-    /// Begins with a viewer. If `key` is given, it judges the first message.
-    ///
-    /// # Errors
-    /// There are enough viewers.
-    pub(super) fn begin(
-        key: Option<KeyCall>,
-        io: &mut ConnIo,
-        cx: &mut WorkerCtx,
-    ) -> Result<Live, (Live, CloseReason)> {
-        let is_let_in = key.is_none();
-        let stage = Stage::Key(key.unwrap_or_else(|| Box::new(|_| Ok(()))));
-        let mut live = Live { endpoint: Endpoint::default(), stage, generation: cx.generation() };
-        if is_let_in {
-            if let Err(full) = live.let_in(io, cx) {
-                return Err((live, full));
-            }
-        } else {
+    /// Begins with a viewer. If `key` is given, it judges the first message. Returns `None` if the
+    /// Close is queued instead, because there are enough viewers.
+    pub(super) fn begin(key: Option<KeyCall>, io: &mut ConnIo, cx: &mut WorkerCtx) -> Option<Live> {
+        let generation = cx.generation();
+        let mut live = Live { endpoint: Endpoint::default(), key, token: None, generation };
+        if live.key.is_some() {
             io.set_deadline(cx.config().handshake_timeout, cx);
+        } else if let Err(full) = live.let_in(io, cx) {
+            live.close(&full, io, cx);
+            return None;
         }
-        Ok(live)
+        Some(live)
     }
 
     /// Bytes of a message that is not whole.
@@ -129,69 +127,44 @@ impl Live {
         io: &mut ConnIo,
         cx: &mut WorkerCtx,
     ) -> Result<(), CloseReason> {
-        let unexpected =
-            CloseReason::UNSUPPORTED.because("a viewer sends its key, and nothing else");
-        let Some(text) = text else { return Err(unexpected) };
-        let nobody: KeyCall = Box::new(|_| Err(CloseReason::UNAUTHORIZED));
-        match std::mem::replace(&mut self.stage, Stage::Key(nobody)) {
-            Stage::Key(judge) => {
-                judge(text).inspect_err(|_| cx.shared.metrics.refuse(Refused::ApiUnauthorized))?;
-                self.let_in(io, cx)
-            }
-            stage @ Stage::Shown { .. } => {
-                self.stage = stage;
-                Err(unexpected)
-            }
-        }
+        let (Some(text), Some(judge)) = (text, self.key.take()) else {
+            return Err(
+                CloseReason::UNSUPPORTED.because("a viewer sends its key, and nothing else")
+            );
+        };
+        judge(text).inspect_err(|_| cx.shared.metrics.refuse(Refused::ApiUnauthorized))?;
+        self.let_in(io, cx)
     }
 
     /// Shows the figures from now on, if there may be another viewer.
     fn let_in(&mut self, io: &mut ConnIo, cx: &mut WorkerCtx) -> Result<(), CloseReason> {
         // Viewers stay, and must not take the connections that other requests need.
         let is_scarce = cx.shared.admin_conns.is_scarce();
-        let token = cx.shared.live_viewers.take().filter(|_| !is_scarce);
-        let Some(token) = token else {
+        self.token = cx.shared.live_viewers.take().filter(|_| !is_scarce);
+        if self.token.is_none() {
             cx.shared.metrics.refuse(Refused::LiveViewers);
             let full = "there are as many viewers as max_live_viewers or max_admin_conn allows";
             return Err(CloseReason::TRY_AGAIN.because(full));
-        };
-        self.stage = Stage::Shown { _token: token };
-        self.show(io, cx);
-        Ok(())
-    }
-
-    /// Shows the figures, unless those from before were not read yet, and comes again.
-    fn show(&self, io: &mut ConnIo, cx: &mut WorkerCtx) {
-        if io.has_unsent() && io.is_blocked() {
-            cx.shared.metrics.server.live_skipped_total.add_shared();
-        } else if let Some(frame) = cx.live_frame() {
-            io.outbox.push_shared(&frame, &mut cx.scratch.spare);
-            io.list_dirty(&mut cx.work);
         }
-        let next = (cx.now / LIVE_INTERVAL_MS + 1) * LIVE_INTERVAL_MS;
-        cx.timers.set(io.slot(), &mut io.deadline, next);
+        show(io, cx);
+        Ok(())
     }
 
     /// The deadline has passed: shows the figures again, or queues a Close. Returns whether the
     /// viewer stays.
     pub(super) fn on_deadline(&mut self, io: &mut ConnIo, cx: &mut WorkerCtx) -> bool {
         let timeout = cx.config().timeout.as_millis() as Millis;
-        let reason = match &self.stage {
-            Stage::Key(_) => {
-                cx.shared.metrics.refuse(Refused::ApiUnauthorized);
-                CloseReason::UNAUTHORIZED.because("the key did not come in time")
-            }
-            Stage::Shown { .. } if self.generation != cx.generation() => {
-                // The key may be good no more.
-                CloseReason::RESTART.because("the settings have changed: show the key again")
-            }
-            Stage::Shown { .. } if io.has_unsent() && cx.now >= io.last_tx + timeout => {
-                CloseReason::SLOW_CONSUMER
-            }
-            Stage::Shown { .. } => {
-                self.show(io, cx);
-                return true;
-            }
+        let reason = if self.token.is_none() {
+            cx.shared.metrics.refuse(Refused::ApiUnauthorized);
+            CloseReason::UNAUTHORIZED.because("the key did not come in time")
+        } else if self.generation != cx.generation() {
+            // The key may be good no more.
+            CloseReason::RESTART.because("the settings have changed: show the key again")
+        } else if io.has_unsent() && cx.now >= io.last_tx + timeout {
+            CloseReason::SLOW_CONSUMER
+        } else {
+            show(io, cx);
+            return true;
         };
         self.close(&reason, io, cx);
         false
@@ -204,4 +177,35 @@ impl Live {
         self.endpoint.close(reason, &mut cx.scratch.control, role);
         io.queue_control(cx);
     }
+}
+
+/// Shows the figures, unless those from before were not read yet, and comes again.
+fn show(io: &mut ConnIo, cx: &mut WorkerCtx) {
+    if io.has_unsent() && io.is_blocked() {
+        cx.shared.metrics.server.live_skipped_total.add_shared();
+    } else if let Some(frame) = frame(cx) {
+        io.outbox.push_shared(&frame, &mut cx.scratch.spare);
+        io.list_dirty(&mut cx.work);
+    }
+    // In whole seconds, so that viewers of one worker are shown the same figures.
+    let next = (cx.now / INTERVAL_MS + 1) * INTERVAL_MS;
+    cx.timers.set(io.slot(), &mut io.deadline, next);
+}
+
+/// A message with the figures, encoded once for all viewers.
+fn frame(cx: &mut WorkerCtx) -> Option<Bytes> {
+    let make = |shared: &Shared| {
+        let (stats, ready) = (&shared.snapshot(), shared.readiness());
+        let certificates_end_s = shared.certificates_end_s();
+        let text = serde_json::to_string(&Showing {
+            r#type: "figures",
+            stats,
+            ready,
+            certificates_end_s,
+        })?;
+        Ok::<_, serde_json::Error>(PreparedFrame::from_parts(Kind::Text, &[text.as_bytes()]))
+    };
+    let made = cx.figures(|figures| &figures.live, make);
+    let made = made.inspect_err(|error| log::error!("the figures cannot be shown: {error}"));
+    made.ok().map(|frame| frame.bytes().clone())
 }

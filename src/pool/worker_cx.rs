@@ -2,9 +2,7 @@
 
 use std::{collections::VecDeque, convert::Infallible, sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use crossbeam_channel::Receiver;
-use serde::Serialize;
 use tungstenite::protocol::Role;
 
 use super::{
@@ -24,12 +22,8 @@ use crate::{
     http::{proxies::TrustedProxies, response},
     hub::{conn_id::ConnId, room::RoomKey},
     memory::account::{Held, Level},
-    metrics::{Readiness, Snapshot, WorkerMetrics, prometheus},
-    ws::{
-        decoder::ProtocolConfig,
-        deflate::Deflaters,
-        frame::{Kind, PreparedFrame},
-    },
+    metrics::{Snapshot, WorkerMetrics, prometheus},
+    ws::{decoder::ProtocolConfig, deflate::Deflaters},
 };
 
 /// A worker's context: the server that it shares with the others, and what it has for itself. Used
@@ -146,20 +140,6 @@ const GROWTH_UNTOLD_MAX: usize = 1 << 20;
 /// What it costs to make the figures anew, as [`WorkerCtx::spent`] counts it.
 const FIGURES_COST: usize = 100;
 
-/// How often viewers are shown the figures.
-pub(super) const LIVE_INTERVAL_MS: Millis = 1000;
-
-/// What viewers are shown.
-#[derive(Serialize)]
-struct Shown<'a> {
-    r#type: &'static str,
-    stats: &'a Snapshot,
-    ready: Readiness,
-    /// When the first certificate in use ends, in seconds since 1970.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    certificates_end_s: Option<i64>,
-}
-
 /// The `Date` header of this second.
 struct Date {
     value: String,
@@ -261,20 +241,6 @@ impl WorkerCtx {
         self.figures(|figures| &figures.json, make).map(Arc::unwrap_or_clone)
     }
 
-    /// A message with the figures as viewers are shown them, encoded once for all of them.
-    pub(super) fn live_frame(&mut self) -> Option<Bytes> {
-        let make = |shared: &Shared| {
-            let (stats, ready) = (&shared.snapshot(), shared.readiness());
-            let certificates_end_s = shared.certificates_end_s();
-            let shown = Shown { r#type: "figures", stats, ready, certificates_end_s };
-            let text = serde_json::to_string(&shown)?;
-            Ok::<_, serde_json::Error>(PreparedFrame::from_parts(Kind::Text, &[text.as_bytes()]))
-        };
-        let made = self.figures(|figures| &figures.live, make);
-        let made = made.inspect_err(|error| log::error!("the figures cannot be shown: {error}"));
-        made.ok().map(|frame| frame.bytes().clone())
-    }
-
     /// The content type and the body of an answer to `/metrics`, as old at most, for a client that
     /// accepts what its header says.
     pub(crate) fn prometheus(&mut self, accept: Option<&str>) -> (&'static str, String) {
@@ -289,7 +255,7 @@ impl WorkerCtx {
     }
 
     /// One form of the figures, which is paid for if it is made anew.
-    fn figures<T, E>(
+    pub(super) fn figures<T, E>(
         &mut self,
         form: impl FnOnce(&Figures) -> &Kept<T>,
         make: impl FnOnce(&Shared) -> Result<T, E>,

@@ -1,11 +1,24 @@
 //! A minute of the simulator. `scripts/simulate.sh` runs it for hours.
 
-use std::{cell::Cell, collections::BTreeMap, rc::Rc};
+use std::{
+    cell::Cell,
+    collections::BTreeMap,
+    rc::Rc,
+    time::{Duration, SystemTime},
+};
 
+use rusty_socks::{
+    Server,
+    chat::Chat,
+    stepped::redis::{Event, Order, ServerFacts},
+};
 use rusty_socks_testing::{
     cluster::{self, Cluster},
     random::Random,
-    simulator::{Broken, Fault, Invariant, Plan, Report, Simulation, Verdict, World},
+    simulator::{
+        Broken, Fault, Invariant, Plan, Report, Simulation, Verdict, World,
+        socket::{Heard, Socket},
+    },
 };
 
 fn run(seed: u64, steps: u64, clients: usize) -> Report {
@@ -162,4 +175,52 @@ fn a_cluster_keeps_every_promise_whatever_befalls_its_links() {
 fn a_seed_of_a_cluster_has_one_transcript() {
     let [one, again] = [(); 2].map(|()| run_cluster(3, 400, 12));
     assert_eq!((one.hash, one.heard, one.turns), (again.hash, again.heard, again.turns));
+}
+
+#[test]
+fn no_question_waits_for_ever_for_links_that_are_lost_before_they_answer() {
+    let config = cluster::Plan::draw(1, 1, 1).config;
+    let chat = Chat::new(&config).expect("a legal default room");
+    let builder = Server::builder().route("/ws", chat).config(config);
+    let mut server = builder.stepped_at(SystemTime::UNIX_EPOCH).expect("a legal plan");
+    let mut socket = Socket::new(server.connect().expect("there is space"));
+    socket.upgrade(None, None);
+    socket.flush(usize::MAX);
+    let (mut events, mut waited_ms, mut refused) = (Vec::new(), 0, 0);
+    for turn in 0..2000 {
+        (0..server.workers()).for_each(|worker| _ = server.turn_of(worker));
+        // The first is about the default room.
+        let error =
+            |heard: &Heard| matches!(heard, Heard::Text(text) if text.contains("overloaded"));
+        if socket.read().iter().any(error) {
+            refused += 1;
+            waited_ms = 0;
+            if refused == 2 {
+                return;
+            }
+            let to = "00000000-0000-4000-8000-000000000001";
+            let direct = format!(r#"{{"type":"direct","to":"{to}","content":1,"ref":1}}"#);
+            socket.send(&direct);
+            socket.flush(usize::MAX);
+        }
+        for order in server.turn_of_engine(std::mem::take(&mut events)) {
+            if let Order::Subscribe(channels) = order {
+                events.extend(channels.into_iter().map(Event::Subscribed));
+            }
+        }
+        // It is up for a second, and down for a moment.
+        match turn % 20 {
+            0 => events.push(Event::Up(ServerFacts {
+                run_id: "run".to_owned(),
+                version: "7.0".to_owned(),
+                address: "memory".to_owned(),
+                now_ms: 0,
+            })),
+            19 => events.push(Event::Down("it is cut".to_owned())),
+            _ => {}
+        }
+        server.advance(Duration::from_millis(50));
+        waited_ms += 50;
+        assert!(waited_ms < 15_000, "{refused} questions were answered");
+    }
 }

@@ -43,7 +43,7 @@ use self::{
     mirrored_room::MirroredRoom,
     sent::{Bringing, Held, Sent},
     shard::Shard,
-    waits::PATIENCE_MS,
+    waits::{ASKED_AGAIN_MS, PATIENCE_MS},
 };
 use super::{
     link::{
@@ -244,7 +244,7 @@ impl Core {
                 self.await_replicas(shard);
                 self.beat(shard, now_ms);
             } else if now_ms.saturating_sub(down_since_ms) > PATIENCE_MS {
-                self.refuse_held(shard);
+                self.refuse_held(shard, u64::MAX);
             }
         }
         if self.is_any_listening() {
@@ -390,6 +390,7 @@ impl Core {
             self.hold_asked(numbered.asked, true);
         }
         sent.into_values().for_each(|sent| self.hold(index, sent));
+        self.refuse_held(index, now_ms.saturating_sub(ASKED_AGAIN_MS));
         self.lose_rooms(index);
     }
 

@@ -22,7 +22,8 @@ use crate::{
 
 impl Core {
     /// Asks Redis, or holds the question until it can be asked.
-    pub(super) fn ask(&mut self, asked: Box<Asked>) {
+    pub(super) fn ask(&mut self, mut asked: Box<Asked>) {
+        asked.since_ms = self.hub.now_ms();
         let shards = self.shards_of(&asked.question);
         if self.are_listening(shards) {
             return self.put(asked, false);
@@ -152,14 +153,17 @@ impl Core {
         }
     }
 
-    /// Refuses what has waited too long for the link to a shard.
-    pub(super) fn refuse_held(&mut self, shard: usize) {
-        let needs = |shards: u64| shards >> shard & 1 == 1;
-        for held in self.held.extract_if(.., |held| needs(held.shards)).collect::<Vec<_>>() {
+    /// Refuses what waits for the link to a shard and has come before a time.
+    pub(super) fn refuse_held(&mut self, shard: usize, before_ms: u64) {
+        let is_due =
+            |asked: &Asked, shards: u64| shards >> shard & 1 == 1 && asked.since_ms < before_ms;
+        let held = self.held.extract_if(.., |held| is_due(&held.asked, held.shards));
+        for held in held.collect::<Vec<_>>() {
             self.answer(held.asked, Err(RoomError::EngineAway));
         }
-        let bringings = self.bringings.iter().filter(|(_, bringing)| needs(bringing.shards));
-        for id in bringings.map(|(id, _)| *id).collect::<Vec<_>>() {
+        let waiting = self.bringings.iter();
+        let due = waiting.filter(|(_, waiting)| is_due(&waiting.asked, waiting.shards));
+        for id in due.map(|(id, _)| *id).collect::<Vec<_>>() {
             if let Some(bringing) = self.remove_bringing(id) {
                 self.note_unkept(&bringing.asked);
                 self.answer(bringing.asked, Err(RoomError::EngineAway));

@@ -4,6 +4,10 @@
 /// there again.
 pub(super) const PATIENCE_MS: u64 = 3000;
 
+/// How long a question is asked again, or waits for rooms, while one link after the other is lost
+/// before it is answered. Ids of this node's own are known for longer.
+pub(super) const ASKED_AGAIN_MS: u64 = 10_000;
+
 /// Milliseconds that the result of a message is known whose client gave no id: as long as it may
 /// be asked again.
 pub(super) const OWN_ID_KEPT_MS: u64 = 60_000;

@@ -17,7 +17,7 @@
 pub(crate) mod transcript;
 mod tokens;
 mod plan;
-pub(crate) mod socket;
+pub mod socket;
 mod client;
 pub(crate) mod command;
 mod act;

@@ -13,6 +13,8 @@ const SHOWN_S = 120;
 const REFRESH_MS = 5000;
 /** A page that nobody looks at gives its place among the viewers back. */
 const HIDDEN_MS_MAX = 60_000;
+/** Figures come once a second: a connection on which none have come for so long leads nowhere. */
+const SILENT_MS_MAX = 10_000;
 const RETRY_MS_MAX = 15_000;
 const PAGE = 50;
 const CONTENT_CHARS_MAX = 4000;
@@ -150,25 +152,19 @@ $('leave').addEventListener('click', () => leave(''));
 
 class Live {
   #socket = null;
+  /** For the next try, or for the end of patience with this one. */
   #timer = 0;
   #retries = 0;
-  #isWanted = false;
 
   start() {
-    this.#isWanted = true;
     if (!this.#socket) this.#connect();
   }
 
   stop() {
-    this.#isWanted = false;
     clearTimeout(this.#timer);
     const socket = this.#socket;
     this.#socket = null;
     socket?.close();
-  }
-
-  get isOn() {
-    return this.#isWanted;
   }
 
   #connect() {
@@ -182,29 +178,46 @@ class Live {
     address.protocol = here.protocol === 'https:' ? 'wss:' : 'ws:';
     const socket = new WebSocket(address);
     this.#socket = socket;
+    this.#wait(socket);
     socket.addEventListener('open', () => socket.send(JSON.stringify({ type: 'auth', key })));
     socket.addEventListener('message', ({ data }) => {
       if (this.#socket !== socket) return;
       this.#retries = 0;
+      this.#wait(socket);
       this.#say('live', 'good');
       figures.take(JSON.parse(data));
     });
     socket.addEventListener('close', ({ code, reason }) => {
-      if (this.#socket !== socket) return;
-      this.#socket = null;
-      if (code === 4001) return leave(`The key is good no more: ${reason}.`);
-      if (code === 4003) {
-        figures.refuse(`This key may not read the figures: ${reason}.`);
-        return this.#say('no figures', '');
-      }
-      // 1012 says that the settings have changed, and that the key is to be shown again.
-      const most = Math.min(RETRY_MS_MAX, 500 * 2 ** this.#retries++);
-      const wait = code === 1012 ? 50 : most * (0.5 + Math.random() / 2);
-      const why = code === 1013 ? 'too many viewers' : 'not connected';
-      if (code !== 1012) this.#say(why, 'bad');
-      if (!figures.latest) figures.refuse(`No figures yet: ${reason || why}. The page tries again by itself.`);
-      this.#timer = setTimeout(() => this.#connect(), wait);
+      if (this.#socket === socket) this.#end(code, reason);
     });
+  }
+
+  /** Gives the connection up if no figures come in time. */
+  #wait(socket) {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => {
+      // Its own end may take minutes to come.
+      socket.close();
+      this.#end(1006, 'the server is silent');
+    }, SILENT_MS_MAX);
+  }
+
+  /** The connection has ended: comes again, unless the key is in the way. */
+  #end(code, reason) {
+    clearTimeout(this.#timer);
+    this.#socket = null;
+    if (code === 4001) return leave(`The key is good no more: ${reason}.`);
+    if (code === 4003) {
+      figures.refuse(`This key may not read the figures: ${reason}.`);
+      return this.#say('no figures', '');
+    }
+    // 1012 says that the settings have changed, and that the key is to be shown again.
+    const most = Math.min(RETRY_MS_MAX, 500 * 2 ** this.#retries++);
+    const wait = code === 1012 ? 50 : most * (0.5 + Math.random() / 2);
+    const why = code === 1013 ? 'too many viewers' : 'not connected';
+    if (code !== 1012) this.#say(why, 'bad');
+    if (!figures.latest) figures.refuse(`No figures yet: ${reason || why}. The page tries again by itself.`);
+    this.#timer = setTimeout(() => this.#connect(), wait);
   }
 
   #say(text, tone) {
@@ -214,9 +227,7 @@ class Live {
   }
 
   pause() {
-    if (!this.#isWanted) return;
     this.stop();
-    this.#isWanted = false;
     this.#say('paused', '');
   }
 }
@@ -285,9 +296,18 @@ function showPairs(list, pairs, otherwise) {
   });
 }
 
-/** Shows one row for each item, and keeps the rows of those that stay, with the focus in them. */
+/**
+ * Shows one row for each item, and keeps the rows of those that stay. The others go first: a row that
+ * is moved loses the focus.
+ */
 function showRows(body, items, keyOf, makeRow, update) {
-  const before = new Map([...body.children].map((row) => [row.dataset.key, row]));
+  const wanted = new Set(items.map((item) => String(keyOf(item))));
+  const before = new Map();
+  for (const row of [...body.children]) {
+    const { key: rowKey } = row.dataset;
+    if (wanted.has(rowKey) && !before.has(rowKey)) before.set(rowKey, row);
+    else row.remove();
+  }
   let place = body.firstElementChild;
   for (const item of items) {
     const itemKey = String(keyOf(item));
@@ -301,7 +321,6 @@ function showRows(body, items, keyOf, makeRow, update) {
     if (row === place) place = place.nextElementSibling;
     else body.insertBefore(row, place);
   }
-  for (const row of before.values()) row.remove();
 }
 
 /** A cell with a number, which says of what where its table has no head. */
