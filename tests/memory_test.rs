@@ -11,6 +11,7 @@ mod program;
 use std::{
     io::{Read, Write},
     net::TcpStream,
+    sync::mpsc::{self, Receiver, RecvTimeoutError},
     thread,
     time::Duration,
 };
@@ -49,6 +50,27 @@ fn upgrade(server: &Program) -> (u16, String) {
     client.send(upgrade_head("/ws").as_bytes());
     let answer = client.answer();
     (answer.status, answer.body)
+}
+
+/// Sends messages of 256 KiB that never become whole, one from each of `clients`, all at one pace:
+/// nobody has long been silent when there is no memory for more. Then a byte now and then, until
+/// `told` to stop or gone.
+fn send_without_end(clients: &mut [RawClient], told: &Receiver<()>) {
+    let message = frame(0x82, &[7; 256 << 10]);
+    let (most, rest) = message.split_at(message.len() - 1000);
+    // Those that the server has closed cannot.
+    let mut each_sends = |bytes: &[u8]| {
+        for client in &mut *clients {
+            let _ = client.stream.write_all(bytes);
+        }
+    };
+    most.chunks(8 << 10).for_each(&mut each_sends);
+    for byte in &rest[..rest.len() - 1] {
+        match told.recv_timeout(Duration::from_millis(200)) {
+            Err(RecvTimeoutError::Timeout) => each_sends(&[*byte]),
+            Ok(()) | Err(RecvTimeoutError::Disconnected) => return,
+        }
+    }
 }
 
 fn stat(server: &Program, name: &str) -> u64 {
@@ -106,12 +128,13 @@ fn newcomers_wait_and_publishes_are_refused_until_there_is_memory() {
         ("QUEUE_TIMEOUT", "0.3"),
     ]);
     let mut inside = chat(&server);
-    // Each sends all but the last byte of a message.
-    let part = frame(0x82, &[7; 256 << 10]);
     let mut unfinished: Vec<RawClient> = (0..240).map(|_| deaf(&server)).collect();
-    for client in &mut unfinished {
-        client.send(&part[..part.len() - 1]);
-    }
+    // Those that are silent for a second make space, before the rest below has been seen.
+    let (stop, told) = mpsc::channel();
+    let sending = thread::spawn(move || {
+        send_without_end(&mut unfinished, &told);
+        unfinished
+    });
     let mut refused = Value::Null;
     eventually("a publish is refused", || {
         refused = inside.ask(r#"{"type":"publish","content":"x","ref":"p"}"#);
@@ -123,6 +146,8 @@ fn newcomers_wait_and_publishes_are_refused_until_there_is_memory() {
     let (status, body) = upgrade(&server);
     assert_eq!(status, 503, "{:#}", server.stats());
     assert!(body.contains(r#""error":"memory""#) && body.contains("retry_after_s"), "{body}");
+    stop.send(()).unwrap();
+    let _unfinished = sending.join().unwrap();
     eventually("there is memory again", || {
         match inside.ask(r#"{"type":"publish","content":"x","ref":"p"}"#)["type"] == "ok" {
             true => Ok(()),
