@@ -13,7 +13,7 @@ use std::{
     net::TcpStream,
     sync::mpsc::{self, Receiver, RecvTimeoutError},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use program::Program;
@@ -174,6 +174,43 @@ fn newcomers_wait_and_publishes_are_refused_until_there_is_memory() {
     assert!(stats["rejected"]["memory"].as_u64().unwrap() > 0, "{stats:#}");
     assert!(stats["closed"]["1013"].as_u64().unwrap() > 0, "{stats:#}");
     assert!(server.memory("VmHWM") < CEILING / 10 * 11, "{} bytes", server.memory("VmHWM"));
+}
+
+/// Less than all memory is enough to keep newcomers out, but not for long.
+#[test]
+fn those_that_finish_nothing_do_not_keep_newcomers_out() {
+    let server = start(&[
+        ("MEMORY_MAX", CEILING_TEXT),
+        ("MAX_CONN", "2000"),
+        ("MAX_MESSAGE_BYTES", "256KiB"),
+    ]);
+    let part = frame(0x82, &[7; 256 << 10]);
+    let mut idle: Vec<RawClient> = (0..240).map(|_| deaf(&server)).collect();
+    let mut unfinished = Vec::new();
+    let mut begin = Instant::now();
+    // What a byte takes is learnt meanwhile, so that these hold less and less.
+    eventually("they hold 86 %, and not less for a second", || {
+        let input_bytes = stat(&server, "input_bytes") as usize;
+        if input_bytes < unfinished.len() * (part.len() - 100) {
+            return Err("not all is read".into());
+        }
+        if (stat(&server, "memory_bytes") as usize) < CEILING / 100 * 86 {
+            let mut client = idle.pop().unwrap();
+            client.send(&part[..part.len() - 1]);
+            unfinished.push(client);
+            begin = Instant::now();
+        }
+        match begin.elapsed() > Duration::from_secs(1) {
+            true => Ok(()),
+            false => Err(format!("{:#}", server.stats())),
+        }
+    });
+    let stats = server.stats();
+    assert_eq!((&stats["memory_refused"], &stats["memory_slow_closed"]), (&0.into(), &0.into()));
+    assert_eq!(upgrade(&server).0, 101, "{:#}", server.stats());
+    let stats = server.stats();
+    assert!(stats["memory_slow_closed"].as_u64().unwrap() > 0, "{stats:#}");
+    assert!(stats["closed"]["1013"].as_u64().unwrap() > 0, "{stats:#}");
 }
 
 #[test]
