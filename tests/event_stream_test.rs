@@ -579,3 +579,20 @@ fn a_binary_message_closes_the_stream_and_says_why() {
     assert_eq!((name.as_str(), closed["code"].as_u64()), ("closed", Some(1003)), "{closed}");
     assert!(closed["reason"].as_str().unwrap().contains("text"), "{closed}");
 }
+
+#[test]
+fn a_post_may_have_so_many_messages_and_no_more() {
+    let server = TestServer::start(Config { rate_messages: 0, max_errors: 0, ..config() });
+    let mut stream = Stream::open(&server);
+    stream.message();
+    let messages = vec!["{}"; 4097];
+    let answer = stream.post_as(&stream.opening(1), &messages);
+    assert_eq!((answer.status, &answer.json()["error"]), (413, &json!("too_large")));
+    let body = format!("{}\n{}", stream.opening(1), messages[1..].join("\n"));
+    let mut poster = stream.poster();
+    poster.send(stream.request_of(&body).as_bytes());
+    for _ in 1..4097 {
+        assert_eq!(stream.message()["type"], "error");
+    }
+    assert_eq!(poster.answer().status, 204);
+}

@@ -30,6 +30,14 @@ use crate::{
 /// What a post may have beyond the largest message: its first line, and more messages.
 const BYTES_BEYOND_MESSAGE: usize = 64 << 10;
 
+/// The most messages of a post. The rest of a body is moved up with each part of them that is
+/// handled, and a frame of a few bytes has a longer header.
+const MESSAGES_MAX: usize = 4096;
+
+/// Bytes of a body, and messages of one, that cost 1 to read, as [`WorkerCtx::spent`] counts it.
+const BODY_BYTES_PER_COST: usize = 512;
+const MESSAGES_PER_COST: usize = 16;
+
 /// How long a post waits until it is handled, before its client is told that it is not handled yet.
 /// Most proxies wait for a minute.
 const HANDLED_WITHIN: Duration = Duration::from_secs(20);
@@ -89,7 +97,12 @@ impl PostAnswer {
         PostAnswer::new(Status::BadRequest, "bad_request", message)
     }
 
-    fn busy() -> PostAnswer {
+    fn too_large(message: impl Into<Cow<'static, str>>) -> PostAnswer {
+        PostAnswer::new(Status::ContentTooLarge, "too_large", message)
+    }
+
+    /// Has the client send it again.
+    pub(super) fn busy() -> PostAnswer {
         let message = "the server is busy with what was posted: send this post again";
         PostAnswer::new(Status::Unavailable, "busy", message)
     }
@@ -140,8 +153,7 @@ impl From<BadBody> for PostAnswer {
     fn from(bad: BadBody) -> PostAnswer {
         match bad {
             BadBody::TooLarge => {
-                let message = "a post may have max_message_bytes and 64 KiB more";
-                PostAnswer::new(Status::ContentTooLarge, "too_large", message)
+                PostAnswer::too_large("a post may have max_message_bytes and 64 KiB more")
             }
             BadBody::Malformed(message) => PostAnswer::malformed(message),
         }
@@ -210,6 +222,7 @@ impl Post {
             Ok(used) => used,
             Err(bad) => return PostStep::Answer(bad.into()),
         };
+        cx.spent += used / BODY_BYTES_PER_COST;
         if !reader.is_done() {
             return if used == 0 { PostStep::Wait } else { PostStep::Used(used) };
         }
@@ -244,7 +257,7 @@ impl Post {
 
 /// Sends a whole post to its stream.
 fn send(body: &[u8], io: &mut ConnIo, cx: &mut WorkerCtx) -> Result<PostName, PostAnswer> {
-    let posted = parse(body, io.id)?;
+    let posted = parse(body, io.id, cx)?;
     let name = posted.name();
     let (worker, mailboxes) = (posted.key.conn.worker(), &cx.shared.hub.mailboxes);
     if worker >= mailboxes.workers() {
@@ -258,7 +271,7 @@ fn send(body: &[u8], io: &mut ConnIo, cx: &mut WorkerCtx) -> Result<PostName, Po
 }
 
 /// Reads a body that came on the connection `from`.
-fn parse(body: &[u8], from: ConnId) -> Result<Posted, PostAnswer> {
+fn parse(body: &[u8], from: ConnId, cx: &mut WorkerCtx) -> Result<Posted, PostAnswer> {
     let text = std::str::from_utf8(body);
     let text = text.map_err(|_| PostAnswer::malformed("the body of a post must be UTF-8"))?;
     let (first, rest) = text.split_once('\n').unwrap_or((text, ""));
@@ -271,8 +284,18 @@ fn parse(body: &[u8], from: ConnId) -> Result<Posted, PostAnswer> {
     let mut frames = Vec::with_capacity(rest.len() + 64);
     let header = FrameHeader { mask: MASK, ..message_header(Kind::Text, false) };
     // An empty line is no message: a body may end with its last line break.
+    let mut messages = 0;
     for line in rest.lines().filter(|line| !line.is_empty()) {
+        messages += 1;
+        if messages > MESSAGES_MAX {
+            break;
+        }
         encode_frame(&mut frames, &header, line.as_bytes());
+    }
+    cx.spent += messages / MESSAGES_PER_COST;
+    if messages > MESSAGES_MAX {
+        let message = format!("a post may have {MESSAGES_MAX} messages");
+        return Err(PostAnswer::too_large(message));
     }
     if let Some(Close { code, reason }) = opening.close {
         let end = reason.floor_char_boundary(REASON_BYTES_MAX);

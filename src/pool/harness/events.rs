@@ -148,3 +148,18 @@ fn what_came_behind_a_post_is_answered_though_the_post_was_not_handled_in_time()
     let answers = written.split("HTTP/1.1 ").skip(1).map(|answer| &answer[..3]);
     assert_eq!(answers.collect::<Vec<_>>(), ["503", "200"], "{written}");
 }
+
+#[test]
+fn a_post_costs_its_sender_what_it_costs() {
+    let many = post(1, &"x\n".repeat(4000));
+    let large = post(1, &"x".repeat(100_000));
+    let head = "POST /events HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let chunks = [head, &"1\r\n{\r\n".repeat(10_000)].concat();
+    for (request, cost) in [(many, 250), (large, 100), (chunks, 100)] {
+        let mut harness = Harness::new(Config::default());
+        harness.send(request.as_bytes());
+        harness.cx.begin_turn();
+        while harness.turn() {}
+        assert!(harness.cx.spent >= cost, "{cost}: {}", harness.cx.spent);
+    }
+}
