@@ -581,6 +581,30 @@ fn a_binary_message_closes_the_stream_and_says_why() {
 }
 
 #[test]
+fn a_post_that_is_sent_again_is_answered_where_it_came_last() {
+    let (open, gate) = mpsc::channel();
+    let gated = Gated { gate: Mutex::new(gate), handled: Arc::default() };
+    let server = Server::builder().config(config()).route("/gate", gated.blocking(1, 4));
+    let server = TestServer::run(server.bind().unwrap());
+    let stream = Stream::open_with(&server, &request("/gate", ""));
+    let messages = (0..200).map(|nth| nth.to_string()).collect::<Vec<_>>();
+    let body = format!("{}\n{}", stream.opening(1), messages.join("\n"));
+    let mut posters = [(); 3].map(|()| stream.poster());
+    posters[0].send(stream.request_of(&body).as_bytes());
+    eventually("messages wait for the handler", || match server.stats().jobs_queued {
+        0 => Err(format!("{:?}", server.stats())),
+        _ => Ok(()),
+    });
+    // Whoever sent it before waits no more, and holds no place among the requests that are due.
+    for nth in 1..3 {
+        posters[nth].send(stream.request_of(&body).as_bytes());
+        assert_eq!(posters[nth - 1].answer().status, 409);
+    }
+    drop(open);
+    assert_eq!(posters[2].answer().status, 204);
+}
+
+#[test]
 fn a_post_may_have_so_many_messages_and_no_more() {
     let server = TestServer::start(Config { rate_messages: 0, max_errors: 0, ..config() });
     let mut stream = Stream::open(&server);

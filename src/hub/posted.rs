@@ -30,6 +30,8 @@ pub(crate) enum PostOutcome {
     OutOfOrder,
     /// There is no such stream.
     Unknown,
+    /// It waits for its stream to be read, and its client is to ask again.
+    Busy,
 }
 
 impl Posted {

@@ -145,6 +145,7 @@ impl From<PostOutcome> for PostAnswer {
                 let message = "there is no such event stream, or no more: open another one";
                 PostAnswer::new(Status::NotFound, "no_stream", message)
             }
+            PostOutcome::Busy => PostAnswer::busy(),
         }
     }
 }

@@ -67,7 +67,12 @@ impl Connection {
             Judged::Answered(outcome) => {
                 answer((posted.from, posted.name()), outcome, cx);
             }
-            Judged::Awaited => {}
+            Judged::Awaited(before) => {
+                if let Some(before) = before {
+                    answer(before, PostOutcome::OutOfOrder, cx);
+                }
+                self.dismiss_poster(cx);
+            }
             Judged::Taken => {
                 // Any post is a sign of life.
                 self.io.last_rx = cx.now;
@@ -78,7 +83,19 @@ impl Connection {
                 self.io.has_backlog = true;
                 self.io.list_ready(&mut cx.work);
                 self.io.count_input(0, cx);
+                self.dismiss_poster(cx);
             }
+        }
+    }
+
+    /// Has whoever waits for what was posted here come again, if this stream is not read at the
+    /// moment and such waits leave little space for the requests of others.
+    fn dismiss_poster(&mut self, cx: &WorkerCtx) {
+        if self.io.pauses.is_paused()
+            && cx.shared.pending_heads.is_scarce()
+            && let Some(poster) = self.io.stream.events().and_then(EventStream::dismiss_poster)
+        {
+            answer(poster, PostOutcome::Busy, cx);
         }
     }
 

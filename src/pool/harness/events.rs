@@ -163,3 +163,27 @@ fn a_post_costs_its_sender_what_it_costs() {
         assert!(harness.cx.spent >= cost, "{cost}: {}", harness.cx.spent);
     }
 }
+
+#[test]
+fn a_post_is_not_waited_for_where_requests_are_many_and_its_stream_is_not_read() {
+    for (heads_max, outcomes) in [(8, &[][..]), (1, &[PostOutcome::Busy, PostOutcome::Busy])] {
+        let (mut harness, key) = Harness::stream(Config { buffer: 2, ..Config::default() });
+        let heads = std::sync::Arc::clone(&harness.cx.shared.pending_heads);
+        let _token = heads.take();
+        heads.set_max(heads_max);
+        harness.wire.lock().write_room = 0;
+        harness.hand_in(key, 1, frame(0x81, b"echo").repeat(9));
+        harness.turns();
+        // It is the same one again.
+        harness.hand_in(key, 1, Vec::new());
+        harness.turns();
+        harness.hand_in(key, 1, Vec::new());
+        harness.turns();
+        assert_eq!(harness.post_outcomes, outcomes);
+        harness.make_room(usize::MAX);
+        harness.hand_in(key, 1, Vec::new());
+        harness.turns();
+        assert_eq!(harness.heard(), 9, "handled once");
+        assert_eq!(harness.post_outcomes.last(), Some(&PostOutcome::Handled));
+    }
+}
