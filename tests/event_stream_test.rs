@@ -605,6 +605,25 @@ fn a_post_that_is_sent_again_is_answered_where_it_came_last() {
 }
 
 #[test]
+fn a_drain_does_not_wait_for_a_body_that_does_not_come() {
+    let long = Duration::from_secs(60);
+    let server = TestServer::start(Config { handshake_timeout: long, ..config() });
+    let mut stream = Stream::open(&server);
+    stream.message();
+    let mut stalled = stream.poster();
+    let request = stream.request_of(&stream.opening(1).to_string());
+    stalled.send(&request.as_bytes()[..request.len() - 1]);
+    server.wait_for("the post is on its way", |stats| stats.pending_heads == 1);
+    let began = std::time::Instant::now();
+    server.handle.shutdown(long);
+    assert_eq!(stream.message()["type"], "closing");
+    assert_eq!(stream.event().0, "closed");
+    drop(stream);
+    server.handle.join();
+    assert!(began.elapsed() < DEADLINE, "{:?}", began.elapsed());
+}
+
+#[test]
 fn a_post_may_have_so_many_messages_and_no_more() {
     let server = TestServer::start(Config { rate_messages: 0, max_errors: 0, ..config() });
     let mut stream = Stream::open(&server);

@@ -122,8 +122,8 @@ impl Connection {
             // A viewer sees the drain to its end, and one that does not read holds nothing up.
             Phase::Admin(admin) if admin.is_live() => return true,
             Phase::Admin(admin) => !admin.is_busy(),
-            Phase::Posting(_)
-            | Phase::Asking(_)
+            Phase::Posting(post) => !post.is_expected(&self.io, now),
+            Phase::Asking(_)
             | Phase::Waiting(_)
             | Phase::Open(_)
             | Phase::Closing(_)

@@ -13,7 +13,13 @@ use tungstenite::protocol::frame::{
     coding::{Control, OpCode},
 };
 
-use super::{asked::PostRequest, conn_io::ConnIo, head::Head, worker_cx::WorkerCtx};
+use super::{
+    asked::PostRequest,
+    conn_io::ConnIo,
+    head::{FIRST_REQUEST_MS, Head},
+    timers::Millis,
+    worker_cx::WorkerCtx,
+};
 use crate::{
     http::{
         body::{BadBody, BodyReader},
@@ -205,6 +211,11 @@ impl Post {
     /// Whether it is with its stream, and nothing more is read.
     pub(super) fn is_sent(&self) -> bool {
         matches!(self.state, State::Sent(_))
+    }
+
+    /// Whether a drain waits for it: its stream answers soon, and its body may be on its way still.
+    pub(super) fn is_expected(&self, io: &ConnIo, now: Millis) -> bool {
+        self.is_sent() || now.saturating_sub(io.last_rx) < FIRST_REQUEST_MS
     }
 
     /// Whether the answer to the post of this name is awaited.
