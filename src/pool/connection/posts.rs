@@ -39,7 +39,7 @@ impl Connection {
 
     /// Answers the post that came here, outside of its turn to be read. What came behind it, which
     /// may be much, is looked at when that is due.
-    pub(super) fn answer_sent_post(&mut self, answer: &PostAnswer, cx: &mut WorkerCtx) {
+    pub(in crate::pool) fn answer_sent_post(&mut self, answer: &PostAnswer, cx: &mut WorkerCtx) {
         self.answer_post(answer, cx);
         self.io.has_backlog = !self.io.stash.is_empty();
         self.io.list_ready(&mut cx.work);
