@@ -233,6 +233,9 @@ impl Connection {
         if used < stash.len() {
             stash.drain(..used);
             self.io.stash = stash;
+            if self.io.stream.is_of_events() {
+                self.dismiss_poster(cx);
+            }
         } else if self.io.stream.is_of_events() {
             self.answer_poster(PostOutcome::Handled, cx);
         }

@@ -90,7 +90,7 @@ impl Connection {
 
     /// Has whoever waits for what was posted here come again, if this stream is not read at the
     /// moment and such waits leave little space for the requests of others.
-    fn dismiss_poster(&mut self, cx: &WorkerCtx) {
+    pub(super) fn dismiss_poster(&mut self, cx: &WorkerCtx) {
         if self.io.pauses.is_paused()
             && cx.shared.pending_heads.is_scarce()
             && let Some(poster) = self.io.stream.events().and_then(EventStream::dismiss_poster)

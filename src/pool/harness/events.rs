@@ -166,7 +166,7 @@ fn a_post_costs_its_sender_what_it_costs() {
 
 #[test]
 fn a_post_is_not_waited_for_where_requests_are_many_and_its_stream_is_not_read() {
-    for (heads_max, outcomes) in [(8, &[][..]), (1, &[PostOutcome::Busy, PostOutcome::Busy])] {
+    for (heads_max, outcomes) in [(8, &[][..]), (1, &[PostOutcome::Busy; 3])] {
         let (mut harness, key) = Harness::stream(Config { buffer: 2, ..Config::default() });
         let heads = std::sync::Arc::clone(&harness.cx.shared.pending_heads);
         let _token = heads.take();
