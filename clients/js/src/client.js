@@ -14,7 +14,7 @@ import { Rooms } from './rooms.js';
 import { Session, clean, isPattern } from './session.js';
 import { socketFactory } from './socket.js';
 import { Tracker, checkSeq } from './tracker.js';
-import { waitFault } from './wait.js';
+import { settleable, waitFault } from './wait.js';
 
 /** What an option is if it is not given. `index.d.ts` says what each is for. */
 export const DEFAULTS = Object.freeze({
@@ -646,12 +646,6 @@ function stopped(end) {
 
 function pick({ code, reason, status }) {
   return clean({ code, reason, status });
-}
-
-function settleable() {
-  const parts = {};
-  parts.promise = new Promise((resolve, reject) => Object.assign(parts, { resolve, reject }));
-  return parts;
 }
 
 /** A random UUID. `crypto.randomUUID` is missing in pages that were not loaded over TLS. */

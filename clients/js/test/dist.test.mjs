@@ -18,7 +18,7 @@ const here = fileURLToPath(new URL('..', import.meta.url));
 const tsc = join(process.env.TOOLS ?? '.', 'node_modules', 'typescript', 'bin', 'tsc');
 
 // What a page loads, with gzip. It may grow, but not unnoticed.
-const MIN_BYTES_MAX = 20_000;
+const MIN_BYTES_MAX = 19_500;
 
 let home;
 let dist;
