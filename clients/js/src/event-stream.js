@@ -203,7 +203,6 @@ export class EventStream {
       if (!isPassing || tries === POST_TRIES_MAX) return this.#failed(response);
       const pauseMs = Math.min(REPOST_MS * 2 ** (tries - 1), REPOST_MS_MAX);
       await this.#pause(Math.min(retryAfter(headers?.get('retry-after')) ?? pauseMs, PAUSE_MS_MAX));
-      if (this.#isOver) return false;
     }
   }
 

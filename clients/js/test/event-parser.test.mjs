@@ -37,8 +37,8 @@ test('what is not complete at the end is none', () => {
 test('a line ends with CR, LF or both', () => {
   assert.deepEqual(read(['data: a\rdata: b\r\rdata: c\r\ndata: d\n\r\n']), [['message', 'a\nb'], ['message', 'c\nd']]);
   assert.deepEqual(read(['data: a\r', '\ndata: b\r', '\n\r', '\ndata: c\n\n']), [['message', 'a\nb'], ['message', 'c']]);
-  // Bytes that end no character do not part a CR from its LF.
-  assert.deepEqual(read(['data: a\r', '', '\n\n']), [['message', 'a']]);
+  // No bytes do not part a CR from its LF.
+  assert.deepEqual(read(['data: a\r', '', '\ndata: b\n\n']), [['message', 'a\nb']]);
 });
 
 test(`a stream cut anywhere is the same stream, seed ${SEED}`, () => {
