@@ -105,8 +105,14 @@ figures! {
         owners: usize,
     }
     server {
-        /// Upgrades answered with 101.
+        /// Upgrades answered with 101, and event streams begun.
         accepted_total,
+        /// Part of `accepted_total` without a WebSocket: event streams.
+        event_streams_total,
+        /// Posts to event streams that were answered, whatever the answer.
+        posts_total,
+        /// Part of `posts_total` that was answered with an error.
+        posts_refused,
         /// Sockets accepted from the listener.
         sockets_total,
         /// Times the acceptor paused because the process had no file descriptors left.

@@ -94,6 +94,7 @@ pub struct Chat {
     hooks: Option<Hooks>,
     events: Option<Events>,
     identity: IdentityMode,
+    event_streams: bool,
     /// By itself, because every command reads it.
     errors_max: AtomicU32,
     settings: ArcSwap<ChatSettings>,
@@ -145,6 +146,7 @@ impl Chat {
             hooks: Hooks::new(config)?,
             events: Events::new(config)?,
             identity: config.identity,
+            event_streams: config.event_streams,
             errors_max: AtomicU32::new(config.max_errors),
             settings: ArcSwap::from_pointee(settings),
         })
@@ -172,6 +174,10 @@ impl Handler for Chat {
             && !self.settings.load().places.has_cookie()
             // A backend may know a user by a cookie, too.
             && !self.hooks.as_ref().is_some_and(|hooks| hooks.asks(Hook::Connect))
+    }
+
+    fn takes_event_streams(&self) -> bool {
+        self.event_streams
     }
 
     fn notice(&self, notice: &Notice<'_>) -> Option<PreparedFrame> {

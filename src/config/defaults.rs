@@ -81,6 +81,7 @@ impl Default for Config {
             rate_rooms_per_user: 6000,
             max_errors: 10,
             page: FirstPage::On,
+            event_streams: true,
             echo: false,
             broadcast: false,
             hook_url: String::new(),

@@ -203,6 +203,8 @@ pub(super) static TABLE: &[Key] = &[
         "Errors in a row after which a chat connection is closed with 4008; 0 for never"),
     key!(Clients, page, Kind::Word(&["on", "off"]),
         "Serve the first page on / and the JavaScript client on /client.js"),
+    key!(Clients, event_streams, Kind::Switch,
+        "Let clients of /ws come without a WebSocket, by server-sent events and posts"),
     key!(Clients, echo, Kind::Switch,
         "Serve /echo, which returns every message as it came"),
     key!(Clients, broadcast, Kind::Switch, live,

@@ -461,6 +461,12 @@ pub struct Config {
     /// Default: on. Range: on or off.
     pub page: FirstPage,
 
+    /// Whether clients of `/ws` may come without a WebSocket, where a network lets none through:
+    /// text goes down as server-sent events and up in posts.
+    ///
+    /// Default: true. Range: true or false.
+    pub event_streams: bool,
+
     /// Whether to serve `/echo`, which returns every message unchanged. For conformance suites and
     /// load tests; off by default, because anyone can use it.
     ///

@@ -76,6 +76,15 @@ pub trait Handler<M: Mode = OnWorker>: Send + Sync + 'static {
         false
     }
 
+    /// Returns whether clients may come without a WebSocket where a network lets none through: text
+    /// messages go down as server-sent events (`GET` with `Accept: text/event-stream`) and come up
+    /// as posts. To the handler such a connection is like any other, but it carries no binary
+    /// message: one that is sent to it closes it with 1003. A carriage return in a text reaches its
+    /// client as a line feed. Called once, when the handler is mounted. Default: `false`.
+    fn takes_event_streams(&self) -> bool {
+        false
+    }
+
     /// Called when a connection has its permit and is open. Messages sent here go out after the
     /// 101.
     fn on_open(&self, ctx: &mut Context<'_, Self::State, M>) {

@@ -23,6 +23,8 @@ pub trait IntoService: sealed::Sealed {
 #[doc(hidden)]
 pub struct Service {
     pub(crate) handler: Arc<dyn DynHandler>,
+    /// Whether clients may come without a WebSocket.
+    pub(crate) takes_event_streams: bool,
     /// Number of threads and bound of their queue, for a blocking handler.
     pub(crate) jobs: Option<(usize, usize)>,
     /// The threads for what a handler on workers defers.
@@ -31,16 +33,18 @@ pub struct Service {
 
 impl<H: Handler> IntoService for H {
     fn into_service(self) -> Service {
-        let tasks = self.task_threads();
-        Service { handler: Arc::new(Erased::<_, OnWorker>::new(self)), jobs: None, tasks }
+        let (tasks, takes_event_streams) = (self.task_threads(), self.takes_event_streams());
+        let handler = Arc::new(Erased::<_, OnWorker>::new(self));
+        Service { handler, takes_event_streams, jobs: None, tasks }
     }
 }
 
 impl<H: Handler<MayBlock>> IntoService for Blocking<H> {
     fn into_service(self) -> Service {
         let jobs = Some((self.threads, self.queue_max));
+        let takes_event_streams = self.handler.takes_event_streams();
         let handler = Arc::new(Erased::<_, MayBlock>::new(self.handler));
-        Service { handler, jobs, tasks: None }
+        Service { handler, takes_event_streams, jobs, tasks: None }
     }
 }
 

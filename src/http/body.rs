@@ -1,5 +1,8 @@
 //! Request bodies (RFC 9112, 6 and 7), read as they come and bounded in bytes.
 
+/// The answer that asks a client for the body that it has announced (RFC 9110, 10.1.1).
+pub(crate) const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
 /// How long the body of a request is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BodyLength {
@@ -67,6 +70,11 @@ impl BodyReader {
     /// Whether the whole body has come.
     pub(crate) fn is_done(&self) -> bool {
         self.state == State::Done
+    }
+
+    /// Returns what has come of the body.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
     }
 
     /// Takes the body, which has come.

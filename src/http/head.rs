@@ -53,17 +53,29 @@ impl<'b> Request<'b> {
         bytes: &'b [u8],
         space: &'b mut HeaderSpace<'b>,
     ) -> Result<Option<(Request<'b>, usize)>, BadHead> {
-        let parsed = Request::parse_with_body(bytes, space)?;
-        // No public route takes a body, and the bytes of an unread one would be parsed as the next
-        // request.
-        match parsed {
-            Some((request, BodyLength::Sized(0), used)) => Ok(Some((request, used))),
-            Some((request, ..)) => {
-                let head_only = request.method == "HEAD";
-                Err(BadHead { head_only, ..bad("no route here takes a request body") })
+        let Some((request, length, used)) = Request::parse_with_body(bytes, space)? else {
+            return Ok(None);
+        };
+        request.check_no_body(length)?;
+        Ok(Some((request, used)))
+    }
+
+    /// Refuses a body, for a route that takes none: the bytes of an unread one would be parsed as
+    /// the next request.
+    pub(crate) fn check_no_body(&self, length: BodyLength) -> Result<(), BadHead> {
+        match length {
+            BodyLength::Sized(0) => Ok(()),
+            BodyLength::Sized(_) | BodyLength::Chunked => {
+                let head_only = self.method == "HEAD";
+                Err(BadHead { head_only, ..bad("this route takes no request body") })
             }
-            None => Ok(None),
         }
+    }
+
+    /// Whether the client waits to be asked for the body (RFC 9110, 10.1.1).
+    pub(crate) fn expects_continue(&self) -> bool {
+        let mut expects = self.values("Expect");
+        self.is_http_1_1() && expects.any(|what| what.eq_ignore_ascii_case("100-continue"))
     }
 
     /// Parses one head off the front of `bytes`. Returns `None` while the head is incomplete, else

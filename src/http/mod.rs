@@ -2,6 +2,7 @@
 
 pub(crate) mod head;
 pub(crate) mod body;
+pub(crate) mod event_stream;
 pub(crate) mod origin;
 pub(crate) mod router;
 pub(crate) mod page;

@@ -10,6 +10,7 @@ use crate::ws::handshake::UpgradeFault;
 #[allow(missing_docs, reason = "named as in RFC 9110 and RFC 6585")]
 pub enum Status {
     Ok,
+    NoContent,
     NotModified,
     BadRequest,
     Unauthorized,
@@ -17,6 +18,7 @@ pub enum Status {
     NotFound,
     MethodNotAllowed,
     RequestTimeout,
+    Conflict,
     ContentTooLarge,
     ExpectationFailed,
     UpgradeRequired,
@@ -30,6 +32,7 @@ impl Status {
     fn line(self) -> &'static str {
         match self {
             Status::Ok => "200 OK",
+            Status::NoContent => "204 No Content",
             Status::NotModified => "304 Not Modified",
             Status::BadRequest => "400 Bad Request",
             Status::Unauthorized => "401 Unauthorized",
@@ -37,6 +40,7 @@ impl Status {
             Status::NotFound => "404 Not Found",
             Status::MethodNotAllowed => "405 Method Not Allowed",
             Status::RequestTimeout => "408 Request Timeout",
+            Status::Conflict => "409 Conflict",
             Status::ContentTooLarge => "413 Content Too Large",
             Status::ExpectationFailed => "417 Expectation Failed",
             Status::UpgradeRequired => "426 Upgrade Required",

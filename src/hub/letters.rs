@@ -18,6 +18,8 @@ names!(Letter {
     Admitted,
     UpgradeAnswered,
     TaskAnswered,
+    Posted,
+    PostAnswered,
     EngineAnswered,
     Await,
     Resume,

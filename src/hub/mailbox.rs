@@ -23,6 +23,7 @@ use super::{
     conn_id::ConnId,
     error::RoomError,
     inbound_token::InboundToken,
+    posted::{PostName, PostOutcome, Posted},
     question::Outcome,
     room::{Entry, Room, RoomKey},
     send_status::SendStatus,
@@ -89,6 +90,10 @@ pub(crate) enum Letter {
     UpgradeAnswered { conn: ConnId },
     /// The task that the connection waits for is done; no answer if it panicked.
     TaskAnswered { conn: ConnId, answer: Option<TaskAnswer> },
+    /// A client without a WebSocket has posted what it has to say.
+    Posted(Box<Posted>),
+    /// What was posted on this connection is handled, or refused.
+    PostAnswered { conn: ConnId, name: PostName, outcome: PostOutcome },
     /// The engine has answered what the connection's handler asked; `next` is its
     /// `Continuation`.
     EngineAnswered { conn: ConnId, next: Box<dyn Any + Send>, outcome: Outcome },
@@ -126,6 +131,7 @@ impl Letter {
             | Letter::Broadcast { frame, .. }
             | Letter::Send { frame, .. } => Some(frame.len()),
             Letter::Matched { waiting, .. } => Some(size_of_val::<[_]>(waiting)),
+            Letter::Posted(posted) => Some(posted.frames.len()),
             Letter::Enter { .. }
             | Letter::Exit { .. }
             | Letter::Attach { .. }
@@ -135,6 +141,7 @@ impl Letter {
             | Letter::Admitted { .. }
             | Letter::UpgradeAnswered { .. }
             | Letter::TaskAnswered { .. }
+            | Letter::PostAnswered { .. }
             | Letter::EngineAnswered { .. }
             | Letter::JobsDone { .. }
             | Letter::Await { .. }
@@ -335,13 +342,21 @@ impl Mailboxes {
 
     /// Posts a message for one connection. Returns `Dropped` if the mailbox is full.
     pub(crate) fn send(&self, conn: ConnId, frame: PreparedFrame) -> SendStatus {
-        let worker = conn.worker();
-        if self.reserve(worker, frame.len()).is_none() {
-            return SendStatus::Dropped;
+        let letter = Letter::Send { conn, frame, charge: None, inbound: None };
+        match self.post(conn.worker(), letter) {
+            true => SendStatus::Sent,
+            false => SendStatus::Dropped,
         }
-        self.push(worker, Letter::Send { conn, frame, charge: None, inbound: None });
-        self.wake(worker);
-        SendStatus::Sent
+    }
+
+    /// Posts a letter that may be refused. Returns whether the mailbox had space for it.
+    pub(crate) fn post(&self, worker: usize, letter: Letter) -> bool {
+        let fits = self.reserve(worker, letter.weight().unwrap_or_default()).is_some();
+        if fits {
+            self.push(worker, letter);
+            self.wake(worker);
+        }
+        fits
     }
 
     /// Returns the number of letters that wait for `worker`.

@@ -29,6 +29,8 @@ mod limits;
 pub(crate) mod mailbox;
 mod room_limits;
 pub(crate) mod letters;
+pub(crate) mod posted;
+pub(crate) mod stream_key;
 pub(crate) mod rooms;
 mod away;
 mod room_reload;

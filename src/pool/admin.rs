@@ -20,7 +20,7 @@ use super::{
 use crate::{
     handler::{AdminAnswer, AdminContext, AdminStep, BodyCall, KeyCall, LaterCall},
     http::{
-        body::{BadBody, BodyLength, BodyReader},
+        body::{BadBody, BodyLength, BodyReader, CONTINUE},
         head::{HeaderSpace, Request},
         page::StaticPage,
         response::{Response, Status},
@@ -33,9 +33,6 @@ use crate::{
 mod own_answers;
 
 use own_answers::{internal_error, method_not_allowed, own_answer};
-
-/// The answer that asks a client for the body that it has announced (RFC 9110, 10.1.1).
-const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// The pause after which a refused body may be sent again.
 const BODIES_RETRY_S: u64 = 1;

@@ -8,9 +8,10 @@ use bitflags::bitflags;
 use super::{
     access::Access,
     blocked::Blocked,
+    event_stream::EventStream,
     outbox::{Flushed, Outbox, OutboxBounds},
     pauses::{PauseReasons, Pauses},
-    stream::{Stream, TlsWriter},
+    stream::{Stream, StreamWriter},
     timers::{Deadline, Millis},
     worker_cx::{WorkLists, WorkerCtx},
 };
@@ -354,7 +355,7 @@ impl ConnIo {
                 let (flushed, sent) = self.outbox.flush(socket, true, &mut cx.scratch.spare)?;
                 (flushed, sent, sent > 0)
             }
-            Stream::Tls(_) => self.write_tls(cx)?,
+            Stream::Tls(_) | Stream::Events(_) => self.write_layered(cx)?,
         };
         if has_progress {
             self.last_tx = cx.now;
@@ -374,17 +375,21 @@ impl ConnIo {
         Ok(flushed)
     }
 
-    /// Gives a TLS stream what it takes. Returns what is left, how many bytes went out of the
-    /// outbox, and whether the kernel took any.
-    // Out of the way of streams without TLS.
+    /// Gives a stream with TLS, or one of events, what it takes. Returns what is left, how many
+    /// bytes went out of the outbox, and whether the kernel took any.
+    // Out of the way of plain streams.
     #[inline(never)]
-    fn write_tls(&mut self, cx: &mut WorkerCtx) -> io::Result<(Flushed, usize, bool)> {
-        let Stream::Tls(stream) = &mut self.stream else { return Ok((Flushed::Empty, 0, false)) };
+    fn write_layered(&mut self, cx: &mut WorkerCtx) -> io::Result<(Flushed, usize, bool)> {
+        let stream = &mut self.stream;
         // What went since the last write, with the handshake, proves nothing about this one.
         stream.take_progress();
-        let mut writer = TlsWriter { stream, cx: &mut cx.tls };
+        let mut writer = StreamWriter { stream, cx: &mut cx.tls };
         let (flushed, sent) = self.outbox.flush(&mut writer, false, &mut cx.scratch.spare)?;
         let (has_progress, is_worn) = (stream.take_progress(), stream.take_is_worn());
+        if stream.events().is_some_and(EventStream::take_left_out) {
+            let reason = CloseReason::UNSUPPORTED.because("an event stream carries text alone");
+            self.ask_close(reason, &mut cx.work);
+        }
         // An HTTP connection ends with its next answer.
         if is_worn && !self.is_http {
             // Its clients come back, with a new key.

@@ -10,17 +10,20 @@ use super::{
     open::{Ended, Open},
     outbox::Flushed,
     platform,
+    post::Post,
     socket::{Failure, Received},
     timers::Millis,
     upgrade::{Asking, Waiting},
     worker_cx::WorkerCtx,
 };
 use crate::{
+    hub::posted::PostOutcome,
     memory::account::Level,
     metrics::{Refused, names},
     ws::close::CloseReason,
 };
 
+mod posts;
 mod requests;
 
 /// What a part of a TLS handshake costs, as [`WorkerCtx::spent`] counts it: with a certificate of
@@ -38,6 +41,8 @@ pub(crate) enum Phase {
     Head(Head),
     /// HTTP on the admin listener.
     Admin(Box<Admin>),
+    /// HTTP: a post to an event stream is on its way.
+    Posting(Box<Post>),
     /// An upgrade that a job thread asks the handler about.
     Asking(Box<Asking>),
     /// An upgrade in the line of those that wait for a permit.
@@ -49,7 +54,7 @@ pub(crate) enum Phase {
     Gone,
 }
 
-names!(Phase { Head, Admin, Asking, Waiting, Open, Closing, Gone });
+names!(Phase { Head, Admin, Posting, Asking, Waiting, Open, Closing, Gone });
 
 impl Connection {
     /// Notes what the poll reported.
@@ -97,6 +102,7 @@ impl Connection {
             Phase::Open(open) => Some((open, &mut self.io)),
             Phase::Head(_)
             | Phase::Admin(_)
+            | Phase::Posting(_)
             | Phase::Asking(_)
             | Phase::Waiting(_)
             | Phase::Closing(_)
@@ -116,7 +122,8 @@ impl Connection {
             // A viewer sees the drain to its end, and one that does not read holds nothing up.
             Phase::Admin(admin) if admin.is_live() => return true,
             Phase::Admin(admin) => !admin.is_busy(),
-            Phase::Asking(_)
+            Phase::Posting(_)
+            | Phase::Asking(_)
             | Phase::Waiting(_)
             | Phase::Open(_)
             | Phase::Closing(_)
@@ -134,7 +141,8 @@ impl Connection {
             Phase::Open(_) => {}
             Phase::Asking(_) | Phase::Waiting(_) | Phase::Gone => return,
             Phase::Admin(admin) if admin.is_busy() => return admin.go_on(&mut self.io, cx),
-            Phase::Head(_) | Phase::Admin(_) | Phase::Closing(_) => {
+            Phase::Posting(post) if post.is_sent() => return,
+            Phase::Head(_) | Phase::Admin(_) | Phase::Posting(_) | Phase::Closing(_) => {
                 if self.io.pauses.is_paused() {
                     return;
                 }
@@ -225,6 +233,8 @@ impl Connection {
         if used < stash.len() {
             stash.drain(..used);
             self.io.stash = stash;
+        } else if self.io.stream.is_of_events() {
+            self.answer_poster(PostOutcome::Handled, cx);
         }
     }
 
@@ -272,7 +282,9 @@ impl Connection {
         let endpoint = open.send_close(&reason, &mut self.io, cx);
         // In the middle of a message the peer's Close is far, and memory may be short for the rest.
         let is_short = cx.shared.hub.account.level() >= Level::Shed;
-        let stage = match is_short && endpoint.held_bytes() > 0 {
+        // The client of an event stream hears of it, and has nothing to send.
+        let is_last_word = is_short && endpoint.held_bytes() > 0 || self.io.stream.is_of_events();
+        let stage = match is_last_word {
             true => Stage::FlushThenLinger,
             false => Stage::AwaitClose(endpoint),
         };
@@ -285,6 +297,9 @@ impl Connection {
     /// Ends a connection of which nothing more can be written.
     fn end_at_once(&mut self, reason: CloseReason, cx: &mut WorkerCtx) {
         self.end((reason, Stage::Flush), cx);
+        if self.io.stream.is_of_events() {
+            self.answer_poster(PostOutcome::Unknown, cx);
+        }
         self.phase = Phase::Gone;
         self.io.list_dirty(&mut cx.work);
     }
@@ -294,7 +309,7 @@ impl Connection {
         self.io.readiness.remove(Readiness::READABLE);
         match &mut self.phase {
             Phase::Open(_) => self.end((CloseReason::LOST, Stage::Flush), cx),
-            Phase::Head(_) | Phase::Admin(_) => self.close(Stage::Flush, cx),
+            Phase::Head(_) | Phase::Admin(_) | Phase::Posting(_) => self.close(Stage::Flush, cx),
             Phase::Closing(closing) => {
                 let fate = closing.on_end();
                 self.apply(fate);
@@ -322,7 +337,11 @@ impl Connection {
     pub(super) fn on_drain(&mut self, cx: &mut WorkerCtx) {
         match &mut self.phase {
             // A health check on a connection of its own sees the server drain.
-            Phase::Head(_) | Phase::Admin(_) | Phase::Closing(_) | Phase::Gone => {}
+            Phase::Head(_)
+            | Phase::Admin(_)
+            | Phase::Posting(_)
+            | Phase::Closing(_)
+            | Phase::Gone => {}
             Phase::Asking(_) | Phase::Waiting(_) => self.refuse(Refused::Draining, cx),
             Phase::Open(open) => open.drain(&mut self.io, cx),
         }
@@ -351,6 +370,10 @@ impl Connection {
                 if let Some(stage) = admin.on_deadline(io, cx) {
                     self.close(stage, cx);
                 }
+            }
+            Phase::Posting(post) => {
+                let answer = post.on_deadline();
+                self.answer_post(&answer, cx);
             }
             Phase::Asking(_) => self.refuse(Refused::HandlerBusy, cx),
             Phase::Waiting(_) => {
@@ -389,6 +412,7 @@ impl Connection {
             }
             Phase::Head(_)
             | Phase::Admin(_)
+            | Phase::Posting(_)
             | Phase::Asking(_)
             | Phase::Waiting(_)
             | Phase::Closing(_) => self.io.write(cx),
@@ -419,6 +443,7 @@ impl Connection {
             }
             Phase::Head(_)
             | Phase::Admin(_)
+            | Phase::Posting(_)
             | Phase::Asking(_)
             | Phase::Waiting(_)
             | Phase::Open(_)

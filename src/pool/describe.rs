@@ -49,7 +49,7 @@ mod tests {
         assert_eq!(progress.look(5), None, "it sleeps");
         progress.begin_turn(1000);
         progress.begin_step(Step::Read);
-        progress.come_to(4);
+        progress.come_to(5);
         progress.begin_call(1, 2);
         assert_eq!(progress.look(1040), None, "not for long");
         assert_eq!(progress.look(1060), None, "it is seen, and not stuck");

@@ -39,6 +39,7 @@ use crate::{
         history::Replay,
         mailbox::{Letter, MailboxBounds, MailboxReceiver, Mailboxes},
         names::RoomName,
+        posted::PostOutcome,
         send_status::SendStatus,
     },
     identity::Authenticator,
@@ -58,6 +59,7 @@ mod slices;
 mod costs;
 mod lags;
 mod holes;
+mod events;
 #[cfg(feature = "tls")]
 mod tls;
 
@@ -65,6 +67,9 @@ use client::{Answer, close, frame, upgrade};
 
 /// The slot of the one connection.
 const SLOT: usize = 0;
+
+/// The route whose clients may come without a WebSocket.
+const EVENTS: &str = "/events";
 
 /// What one read takes at most. Smaller than a worker's, so that one read is not everything.
 const READ_BYTES_MAX: usize = 4096;
@@ -129,6 +134,8 @@ pub(super) struct Harness {
     pub(super) log: Arc<Log>,
     buffer: Vec<u8>,
     mailbox: MailboxReceiver,
+    /// What was answered to posts to the connection.
+    pub(super) post_outcomes: Vec<PostOutcome>,
     /// Permits that other connections hold.
     occupied: Vec<Permit>,
     _poll: Poll,
@@ -152,10 +159,11 @@ impl Harness {
         let route = |path: &str| Route {
             path: path.to_owned(),
             handler: Arc::clone(&handler),
+            takes_event_streams: path == EVENTS,
             jobs: None,
             tasks: None,
         };
-        let routes = vec![route("/"), route("/ws")];
+        let routes = vec![route("/"), route("/ws"), route(EVENTS)];
         let pages = vec![StaticPage::new("/page", "text/plain", Bytes::from_static(PAGE))];
         let config = Config { thread_pool_size: 1, ..config };
         let tls = Tls::load(&config).expect("good files").map(Arc::new);
@@ -182,6 +190,7 @@ impl Harness {
             log: Arc::default(),
             buffer: vec![0; READ_BYTES_MAX],
             mailbox: receivers.remove(0),
+            post_outcomes: Vec::new(),
             occupied: Vec::new(),
             _poll: poll,
         }
@@ -315,6 +324,8 @@ impl Harness {
                 }
                 self.cx.members = members;
             }
+            Letter::Posted(posted) => self.conn.on_posted(*posted, &mut self.cx),
+            Letter::PostAnswered { outcome, .. } => self.post_outcomes.push(outcome),
             Letter::Close { reason, .. } => self.ask_close(reason),
             // Nothing else is posted to the one worker of a harness.
             _ => {}

@@ -1,14 +1,10 @@
 //! The HTTP phase of a connection: requests, their answers and refusals.
 
-use std::{
-    borrow::Cow,
-    net::SocketAddr,
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
-};
+use std::sync::Arc;
 
 use super::{
     access,
+    asked::{Asked, Lookup, PostRequest, RefusedRequest, ask, bad_head, too_large},
     bound::BoundToken,
     closing::Stage,
     conn_io::{ConnIo, Readiness},
@@ -18,22 +14,14 @@ use super::{
     worker_cx::WorkerCtx,
 };
 use crate::{
-    config::{Compression, MetricsAccess},
-    handler::{Refusal, erased::ask_upgrade as ask_handler},
+    handler::Refusal,
     http::{
-        head::{BadHead, HeaderSpace, Request},
-        origin,
+        head::{HeaderSpace, Request},
         response::{JSON, Response, Status, error_body, retry_after_s},
-        router::{self, Target},
     },
     hub::send_status::SendStatus,
-    memory::account::Level,
     metrics::Refused,
     tls,
-    ws::{
-        extension::Takeover,
-        handshake::{NotAnUpgrade, Upgrade},
-    },
 };
 
 /// How long a drain waits for the first request of a connection, since something last came.
@@ -68,54 +56,8 @@ pub(super) enum HeadStep {
     Upgrade(usize, UpgradeRequest),
     /// An upgrade that its handler is to be asked about on a job thread; with the request's head.
     Lookup(usize, Lookup),
-}
-
-/// An upgrade that is legal, and that its blocking handler was not asked about yet.
-pub(super) struct Lookup {
-    pub(super) upgrade: Upgrade,
-    pub(super) client: SocketAddr,
-    pub(super) route: usize,
-}
-
-/// What a request turned out to be, with nothing borrowed from it.
-enum Asked {
-    /// An answer as text, most often in JSON.
-    Plain {
-        status: Status,
-        body: String,
-        content_type: &'static str,
-        advice: &'static str,
-        closes: bool,
-        head_only: bool,
-    },
-    /// A static page, by its index; `known` if the client has its body already.
-    Page {
-        page: usize,
-        known: bool,
-        closes: bool,
-        head_only: bool,
-    },
-    Upgrade(UpgradeRequest),
-    Lookup(Lookup),
-    /// A refused upgrade; the connection ends.
-    Refused(RefusedRequest),
-}
-
-/// A refusal in the making.
-struct RefusedRequest {
-    why: Refused,
-    status: Status,
-    message: Cow<'static, str>,
-    /// A header line with what would be right; may be empty.
-    advice: &'static str,
-    /// Whether it answers a HEAD.
-    head_only: bool,
-}
-
-impl RefusedRequest {
-    fn new(why: Refused, status: Status, message: impl Into<Cow<'static, str>>) -> RefusedRequest {
-        RefusedRequest { why, status, message: message.into(), advice: "", head_only: false }
-    }
+    /// A post, whose body is due.
+    Post(usize, PostRequest),
 }
 
 impl Head {
@@ -184,17 +126,17 @@ impl Head {
         }
         let mut space = HeaderSpace::default();
         let head_bytes_max = cx.config().max_head_bytes;
-        let (asked, used) = match Request::parse(input, &mut space) {
-            Ok(Some((request, used))) if used > head_bytes_max => {
+        let (asked, used) = match Request::parse_with_body(input, &mut space) {
+            Ok(Some((request, _, used))) if used > head_bytes_max => {
                 (too_large(request.method() == "HEAD"), used)
             }
-            Ok(Some((request, used))) => {
+            Ok(Some((request, length, used))) => {
                 let shared = Arc::clone(&cx.shared);
                 let forwarded_for = request.values("X-Forwarded-For");
                 let client = cx.trusted_proxies.client_behind(io.remote, forwarded_for);
                 let request =
                     request.with_remote(client).with_authenticator(&shared.hub.authenticator);
-                let asked = ask(&request, client, io.stream.is_worn(), cx);
+                let asked = ask(&request, length, client, io, cx);
                 cx.spent += request.spent();
                 if matches!(asked, Asked::Refused(_)) {
                     // The connection ends with it, and whose it was is logged.
@@ -228,6 +170,7 @@ impl Head {
             }
             Asked::Upgrade(request) => return HeadStep::Upgrade(used, request),
             Asked::Lookup(lookup) => return HeadStep::Lookup(used, lookup),
+            Asked::Post(post) => return HeadStep::Post(used, post),
         }
         HeadStep::Answered(used)
     }
@@ -235,6 +178,11 @@ impl Head {
     fn await_next(&mut self, awaits: Awaited, io: &mut ConnIo, cx: &mut WorkerCtx) {
         self.awaits = awaits;
         io.set_deadline(cx.config().handshake_timeout, cx);
+    }
+
+    /// Goes on after an answer that was given for it.
+    pub(super) fn go_on(&mut self, closes: bool, io: &mut ConnIo, cx: &mut WorkerCtx) {
+        self.await_next(if closes { Awaited::None } else { Awaited::Next }, io, cx);
     }
 
     /// Whether the connection ends when everything is written.
@@ -355,135 +303,7 @@ fn give_page(
     }
 }
 
-/// Finds out what a request asks for. The connection ends with the answer if that `is_last` in any
-/// case. The handler of an upgrade is asked here, before any promise.
-fn ask(request: &Request<'_>, client: SocketAddr, is_last: bool, cx: &mut WorkerCtx) -> Asked {
-    let shared = Arc::clone(&cx.shared);
-    let head_only = request.method() == "HEAD";
-    // A connection that has its answer makes room for those whose request is still to come.
-    let is_last = is_last
-        || shared.is_draining()
-        || shared.pending_heads.is_scarce()
-        || shared.hub.account.level() >= Level::Shed;
-    let closes = !request.keeps_alive() || is_last;
-    let plain = |status, body, advice| Asked::Plain {
-        status,
-        body,
-        content_type: JSON,
-        advice,
-        closes,
-        head_only,
-    };
-    let json = |body: serde_json::Result<String>, status| match body {
-        Ok(body) => plain(status, body, ""),
-        Err(error) => {
-            plain(Status::InternalError, error_body("internal", &error.to_string(), None), "")
-        }
-    };
-    let paths = shared.routes.iter().map(|route| route.path.as_str());
-    let pages = shared.pages.iter().map(|page| page.path.as_str());
-    match router::route(request, paths, pages) {
-        Target::Health => {
-            let status = if shared.is_draining() { Status::Unavailable } else { Status::Ok };
-            json(serde_json::to_string(&shared.health()), status)
-        }
-        Target::Stats => json(cx.stats(), Status::Ok),
-        Target::Metrics if cx.config().metrics == MetricsAccess::Public => {
-            let (content_type, body) = cx.prometheus(request.header("Accept"));
-            let status = Status::Ok;
-            Asked::Plain { status, body, content_type, advice: "", closes, head_only }
-        }
-        Target::Metrics => {
-            let message =
-                "/metrics is served on the admin listener; with metrics = \"public\" here";
-            plain(Status::NotFound, error_body("not_found", message, None), "")
-        }
-        Target::NotFound => {
-            let message = "there is nothing here; try /health, /stats or a WebSocket route";
-            plain(Status::NotFound, error_body("not_found", message, None), "")
-        }
-        Target::MethodNotAllowed => {
-            let body = error_body("method_not_allowed", "only GET and HEAD work here", None);
-            plain(Status::MethodNotAllowed, body, "Allow: GET, HEAD")
-        }
-        Target::Socket(route) => ask_upgrade(request, client, route, cx),
-        Target::Page(page) => {
-            let known = shared.pages[page].is_known_to(request);
-            Asked::Page { page, known, closes, head_only }
-        }
-    }
-}
-
-fn ask_upgrade(request: &Request<'_>, client: SocketAddr, route: usize, cx: &WorkerCtx) -> Asked {
-    let takeover = match cx.config().compression {
-        Compression::Off => None,
-        Compression::Shared => Some(Takeover::Never),
-        Compression::Dedicated => Some(Takeover::Allowed),
-    };
-    let mut upgrade = match Upgrade::check(request.upgrade(), takeover) {
-        Ok(upgrade) => upgrade,
-        Err(NotAnUpgrade { fault, reason, advice }) => {
-            let (status, head_only) = (Status::of_fault(fault), request.method() == "HEAD");
-            let refuse = RefusedRequest::new(Refused::BadRequest, status, reason);
-            return Asked::Refused(RefusedRequest { advice, head_only, ..refuse });
-        }
-    };
-    let (handler, jobs) = (&cx.shared.routes[route].handler, &cx.shared.routes[route].jobs);
-    let panics = &cx.shared.metrics.server.handler_panics;
-    let is_open = catch_unwind(AssertUnwindSafe(|| {
-        upgrade.choose_subprotocol(request.upgrade().headers, handler.subprotocols());
-        handler.is_open_to_all_origins()
-    }));
-    let Ok(is_open) = is_open else {
-        panics.add_shared();
-        return Asked::Refused(Refusal::internal().into());
-    };
-    let allowed = &cx.config().allowed_origins;
-    let (page, host) = (request.header("Origin"), request.header("Host"));
-    let is_open = is_open && allowed.is_empty();
-    if !is_open && !origin::may_connect(page, host, allowed, cx.shared.tls.is_some()) {
-        let message = "pages of this origin may not connect; the setting allowed_origins lists those \
-                       that may";
-        let refused = RefusedRequest::new(Refused::Origin, Status::Forbidden, message);
-        return Asked::Refused(refused);
-    }
-    if jobs.is_some() {
-        return Asked::Lookup(Lookup { upgrade, client, route });
-    }
-    let answer = ask_handler(&**handler, request, panics);
-    match answer {
-        Ok(state) => Asked::Upgrade(UpgradeRequest { upgrade, client, route, state }),
-        Err(refusal) => Asked::Refused(refusal.into()),
-    }
-}
-
-impl From<Refusal> for RefusedRequest {
-    fn from(Refusal { status, message }: Refusal) -> RefusedRequest {
-        match status {
-            Status::Unauthorized => {
-                // Each 401 says how to authenticate (RFC 9110, 15.5.2).
-                let refused = RefusedRequest::new(Refused::Unauthorized, status, message);
-                RefusedRequest { advice: "WWW-Authenticate: Bearer", ..refused }
-            }
-            _ => RefusedRequest::new(Refused::Handler, status, message),
-        }
-    }
-}
-
 /// Answers an upgrade that its handler refused on a job thread.
 pub(super) fn refuse_by_handler(refusal: Refusal, io: &mut ConnIo, cx: &mut WorkerCtx) {
     refuse(&refusal.into(), io, cx);
-}
-
-fn bad_head(bad: BadHead) -> Asked {
-    let BadHead { status, reason, head_only } = bad;
-    Asked::Refused(RefusedRequest {
-        head_only,
-        ..RefusedRequest::new(Refused::BadRequest, status, reason)
-    })
-}
-
-fn too_large(head_only: bool) -> Asked {
-    let (status, reason) = (Status::HeadTooLarge, "the request head is too large");
-    bad_head(BadHead { status, reason, head_only })
 }

@@ -28,6 +28,7 @@ mod costs;
 mod blocked;
 mod pauses;
 mod stream;
+mod event_stream;
 mod socket;
 #[cfg(feature = "tls")]
 pub(crate) mod tls;
@@ -38,12 +39,15 @@ mod no_tls;
 pub(crate) mod memory;
 #[cfg(test)]
 mod harness;
+mod asked;
 mod head;
 mod admin;
 mod live;
 mod proxy_header;
 pub(crate) mod admission;
+mod transport;
 mod upgrade;
+mod post;
 mod open;
 mod dispatch;
 mod inline_conn;

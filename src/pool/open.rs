@@ -17,6 +17,7 @@ use super::{
     pauses::PauseReasons,
     room_lag::RoomLags,
     timers::Millis,
+    transport::Transport,
     worker_cx::WorkerCtx,
 };
 use crate::{
@@ -32,10 +33,7 @@ use crate::{
         session::Session,
         task::TaskAnswer,
     },
-    ws::{
-        close::CloseReason, decoder::Event, deflate::Deflate, endpoint::Endpoint,
-        handshake::Upgrade,
-    },
+    ws::{close::CloseReason, decoder::Event, endpoint::Endpoint},
 };
 
 /// How long a newcomer may be silent before it is shown in presence. A client that resumes an
@@ -66,7 +64,7 @@ pub(crate) struct Open {
 
 /// An upgrade that its handler would take.
 pub(crate) struct UpgradeRequest {
-    pub(super) upgrade: Upgrade,
+    pub(super) transport: Transport,
     /// Whose it is: not the socket's peer, if that is a trusted proxy.
     pub(super) client: SocketAddr,
     pub(super) route: usize,
@@ -86,12 +84,11 @@ impl Open {
         io: &mut ConnIo,
         cx: &mut WorkerCtx,
     ) -> Box<Open> {
-        let UpgradeRequest { upgrade, client: _, route, state } = request;
-        io.outbox.push_own(0, &mut cx.scratch.spare, |out| upgrade.respond(out, waited_ms));
+        let UpgradeRequest { transport, client: _, route, state } = request;
+        transport.begin(waited_ms, io, cx);
         io.list_dirty(&mut cx.work);
         io.is_http = false;
         io.access = Access::begin(io.bytes_sent, route, cx);
-        io.deflate = upgrade.compression.map(|agreed| Box::new(Deflate::new(agreed)));
         // A client cannot be silent before it was let in.
         io.last_rx = cx.now;
         let shared = &cx.shared;

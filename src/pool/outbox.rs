@@ -280,6 +280,17 @@ impl Outbox {
         }
     }
 
+    /// Takes out everything that waits, in one piece.
+    pub(crate) fn take_bytes(&mut self, spare: &mut Spare) -> Vec<u8> {
+        let mut all = Vec::with_capacity(self.bytes);
+        for chunk in self.chunks.drain(..) {
+            all.extend_from_slice(chunk.rest());
+            spare.keep(chunk);
+        }
+        (self.bytes, self.messages) = (0, 0);
+        all
+    }
+
     /// Throws away all but the first chunk, which may have begun: the peer could make nothing of a
     /// frame that ends in the middle. Returns how many messages that were.
     pub(crate) fn discard_unsent(&mut self, spare: &mut Spare) -> usize {

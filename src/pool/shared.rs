@@ -81,6 +81,8 @@ pub(crate) struct AdminSite {
 pub(crate) struct Route {
     pub(crate) path: String,
     pub(crate) handler: Arc<dyn DynHandler>,
+    /// Whether clients may come without a WebSocket.
+    pub(crate) takes_event_streams: bool,
     /// The threads of a handler that blocks.
     pub(crate) jobs: Option<JobPool>,
     /// The threads for what a handler on workers defers.

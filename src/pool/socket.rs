@@ -77,7 +77,6 @@ pub(super) enum Received {
     /// The peer has ended its direction.
     End,
     /// Something came, but nothing for the connection: a part of a handshake, or of a record.
-    #[cfg_attr(not(feature = "tls"), expect(dead_code))]
     Nothing { was_short: bool, is_handshake: bool },
     /// The worker has done enough of this in its turn.
     #[cfg_attr(not(feature = "tls"), expect(dead_code))]

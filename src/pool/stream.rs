@@ -6,6 +6,8 @@ use std::{
 };
 
 use super::{
+    event_stream::EventStream,
+    memory::MemorySocket,
     socket::{Received, Socket},
     tls::{TlsCx, TlsStream},
 };
@@ -15,6 +17,14 @@ use crate::tls::Tls;
 pub(super) enum Stream {
     Plain(Socket),
     Tls(Box<TlsStream>),
+    /// Its client has no WebSocket.
+    Events(Box<Events>),
+}
+
+/// A stream that carries events.
+pub(super) struct Events {
+    stream: Stream,
+    events: EventStream,
 }
 
 impl Stream {
@@ -37,12 +47,39 @@ impl Stream {
         match self {
             Stream::Plain(_) => Ok(0),
             Stream::Tls(stream) => stream.begin(rest).map(|()| rest.len()),
+            // Its request came already.
+            Stream::Events(_) => Ok(0),
         }
     }
 
     /// Whether there is TLS on it.
     pub(super) fn is_tls(&self) -> bool {
-        matches!(self, Stream::Tls(_))
+        match self {
+            Stream::Plain(_) => false,
+            Stream::Tls(_) => true,
+            Stream::Events(of) => of.stream.is_tls(),
+        }
+    }
+
+    /// Goes on as one that carries events.
+    pub(super) fn begin_events(&mut self, events: EventStream) {
+        let nowhere = Stream::Plain(Socket::Memory(MemorySocket(Arc::default())));
+        let stream = std::mem::replace(self, nowhere);
+        *self = Stream::Events(Box::new(Events { stream, events }));
+    }
+
+    /// What makes the events, if it carries events.
+    pub(super) fn events(&mut self) -> Option<&mut EventStream> {
+        match self {
+            Stream::Plain(_) | Stream::Tls(_) => None,
+            Stream::Events(of) => Some(&mut of.events),
+        }
+    }
+
+    /// Whether its client has no WebSocket.
+    #[inline]
+    pub(super) fn is_of_events(&self) -> bool {
+        matches!(self, Stream::Events(_))
     }
 
     /// Reads once. `into` is the worker's buffer; what came is at its front.
@@ -54,6 +91,7 @@ impl Stream {
                 bytes => Ok(Received::Bytes { bytes, was_short: bytes < into.len() }),
             },
             Stream::Tls(stream) => stream.read(into, cx),
+            Stream::Events(of) => of.read(into, cx),
         }
     }
 
@@ -62,6 +100,9 @@ impl Stream {
         match self {
             Stream::Plain(socket) => socket.write_vectored(slices),
             Stream::Tls(stream) => stream.write(slices, cx),
+            Stream::Events(of) => {
+                of.events.write(slices, &mut StreamWriter { stream: &mut of.stream, cx })
+            }
         }
     }
 
@@ -70,13 +111,16 @@ impl Stream {
         match self {
             Stream::Plain(socket) => socket.end(),
             Stream::Tls(stream) => stream.end(cx),
+            Stream::Events(of) => of.stream.end(cx),
         }
     }
 
     /// Says, where TLS can, that what was written is all.
     pub(super) fn close_notify(&mut self, cx: &mut TlsCx) {
-        if let Stream::Tls(stream) = self {
-            stream.close_notify(cx);
+        match self {
+            Stream::Plain(_) => {}
+            Stream::Tls(stream) => stream.close_notify(cx),
+            Stream::Events(of) => of.stream.close_notify(cx),
         }
     }
 
@@ -87,7 +131,11 @@ impl Stream {
 
     /// Whether the keys of TLS serve for little more than one answer, and cannot be changed.
     pub(super) fn is_worn(&self) -> bool {
-        matches!(self, Stream::Tls(stream) if stream.is_worn())
+        match self {
+            Stream::Plain(_) => false,
+            Stream::Tls(stream) => stream.is_worn(),
+            Stream::Events(of) => of.stream.is_worn(),
+        }
     }
 
     /// Counts a handshake that will not come to its end.
@@ -100,7 +148,11 @@ impl Stream {
     /// Whether bytes that were written wait for the kernel here.
     #[inline]
     pub(super) fn has_unsent(&self) -> bool {
-        matches!(self, Stream::Tls(stream) if stream.has_unsent())
+        match self {
+            Stream::Plain(_) => false,
+            Stream::Tls(stream) => stream.has_unsent(),
+            Stream::Events(of) => of.events.has_unsent() || of.stream.has_unsent(),
+        }
     }
 
     /// Bytes that TLS takes, without those that wait for the kernel.
@@ -109,6 +161,7 @@ impl Stream {
         match self {
             Stream::Plain(_) => 0,
             Stream::Tls(stream) => stream.held_bytes(),
+            Stream::Events(of) => size_of::<Events>() + of.stream.held_bytes(),
         }
     }
 
@@ -118,17 +171,58 @@ impl Stream {
         match self {
             Stream::Plain(_) => 0,
             Stream::Tls(stream) => stream.unsent_bytes(),
+            Stream::Events(of) => of.events.unsent_bytes() + of.stream.unsent_bytes(),
+        }
+    }
+
+    /// Whether the kernel took something since the last call.
+    pub(super) fn take_progress(&mut self) -> bool {
+        match self {
+            Stream::Plain(_) => false,
+            Stream::Tls(stream) => stream.take_progress(),
+            // Both are asked.
+            Stream::Events(of) => of.events.take_progress() | of.stream.take_progress(),
+        }
+    }
+
+    /// Whether the keys of TLS are worn, and that was not told yet.
+    pub(super) fn take_is_worn(&mut self) -> bool {
+        match self {
+            Stream::Plain(_) => false,
+            Stream::Tls(stream) => stream.take_is_worn(),
+            Stream::Events(of) => of.stream.take_is_worn(),
+        }
+    }
+
+    /// Gives the kernel what waits here. `WouldBlock` if it does not take all.
+    pub(super) fn flush(&mut self, cx: &mut TlsCx) -> io::Result<()> {
+        match self {
+            Stream::Plain(_) => Ok(()),
+            Stream::Tls(stream) => stream.flush(),
+            Stream::Events(of) => of.events.flush(&mut StreamWriter { stream: &mut of.stream, cx }),
         }
     }
 }
 
-/// Writes to a TLS stream, with what its worker lends.
-pub(super) struct TlsWriter<'s> {
-    pub(super) stream: &'s mut TlsStream,
+impl Events {
+    /// Reads once. What follows the request on its connection is of no use, but its end is.
+    fn read(&mut self, into: &mut [u8], cx: &mut TlsCx) -> io::Result<Received> {
+        match self.stream.read(into, cx)? {
+            Received::Bytes { was_short, .. } => {
+                Ok(Received::Nothing { was_short, is_handshake: false })
+            }
+            other => Ok(other),
+        }
+    }
+}
+
+/// Writes to a stream, with what its worker lends.
+pub(super) struct StreamWriter<'s> {
+    pub(super) stream: &'s mut Stream,
     pub(super) cx: &'s mut TlsCx,
 }
 
-impl Write for TlsWriter<'_> {
+impl Write for StreamWriter<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.stream.write(&[IoSlice::new(bytes)], self.cx)
     }
@@ -139,6 +233,6 @@ impl Write for TlsWriter<'_> {
 
     /// Gives the kernel what waits in the stream. `WouldBlock` if it does not take all.
     fn flush(&mut self) -> io::Result<()> {
-        self.stream.flush()
+        self.stream.flush(self.cx)
     }
 }

@@ -34,6 +34,7 @@ impl Connection {
             Phase::Open(open) => open.partial_bytes(),
             Phase::Closing(closing) => closing.partial_bytes(),
             Phase::Admin(admin) => admin.partial_bytes(),
+            Phase::Posting(post) => post.partial_bytes(),
             Phase::Head(_) | Phase::Asking(_) | Phase::Waiting(_) | Phase::Gone => 0,
         }
     }

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use super::{
     admission::{Answer, Ticket},
+    asked::Lookup,
     conn_io::{ConnIo, Readiness},
-    head::{Head, Lookup},
+    head::Head,
     jobs::{UpgradeAnswer, UpgradeJob},
     open::{Open, UpgradeRequest},
     timers::Millis,
@@ -96,8 +97,8 @@ impl Asking {
     pub(super) fn go_on(self: Box<Asking>, io: &mut ConnIo, cx: &mut WorkerCtx) -> Next {
         match self.answer.take() {
             Some(Ok(state)) => {
-                let Lookup { upgrade, client, route } = self.lookup;
-                admit(UpgradeRequest { upgrade, client, route, state }, io, cx)
+                let Lookup { transport, client, route } = self.lookup;
+                admit(UpgradeRequest { transport, client, route, state }, io, cx)
             }
             Some(Err(refusal)) => {
                 io.remote = self.lookup.client;

@@ -95,7 +95,9 @@ impl Builder {
         let service = handler.into_service();
         let jobs = service.jobs.map(|(threads, queue_max)| JobPool::new(threads, queue_max));
         let tasks = service.tasks.map(TaskPool::new);
-        self.routes.push(Route { path: path.to_owned(), handler: service.handler, jobs, tasks });
+        let (handler, takes_event_streams) = (service.handler, service.takes_event_streams);
+        let path = path.to_owned();
+        self.routes.push(Route { path, handler, takes_event_streams, jobs, tasks });
         self
     }
 

@@ -8,6 +8,8 @@ use crate::{
         closing::Stage,
         costs::COST_PER_TURN_MAX,
         head::{HeadStep, refuse_by_handler, refuse_unavailable},
+        post::PostStep,
+        transport::Transport,
         upgrade::{self, Next},
         worker_cx::WorkerCtx,
     },
@@ -48,18 +50,23 @@ impl Connection {
                         }
                         return &mut [];
                     }
-                    HeadStep::Upgrade(used, request) => {
+                    HeadStep::Post(used, request) => {
                         rest = &mut rest[used..];
+                        self.begin_post(request, cx);
+                    }
+                    HeadStep::Upgrade(used, request) => {
+                        rest = behind(rest, used, &request.transport);
                         let next = upgrade::admit(request, &mut self.io, cx);
                         self.go_on(next, cx);
                     }
                     HeadStep::Lookup(used, lookup) => {
+                        let left = matches!(lookup.transport, Transport::WebSocket(_));
                         let (bytes, behind) = rest.split_at_mut(used);
                         if let Phase::Head(head) = std::mem::replace(&mut self.phase, Phase::Gone) {
                             let next = upgrade::ask_handler(lookup, bytes, head, &mut self.io, cx);
                             self.go_on(next, cx);
                         }
-                        rest = behind;
+                        rest = if left { behind } else { &mut [] };
                     }
                 },
                 Phase::Admin(admin) => match admin.read(rest, &mut self.io, cx) {
@@ -72,6 +79,17 @@ impl Connection {
                         }
                     }
                     AdminProgress::Last => return &mut [],
+                },
+                Phase::Posting(post) => match post.read(rest, &mut self.io, cx) {
+                    PostStep::Wait => break,
+                    PostStep::Used(used) => rest = &mut rest[used..],
+                    PostStep::Answer(answer) => {
+                        self.answer_post(&answer, cx);
+                        requests += 1;
+                        if self.is_enough(requests, spent_max, rest, cx) {
+                            break;
+                        }
+                    }
                 },
                 Phase::Asking(_) | Phase::Waiting(_) | Phase::Open(_) => break,
                 Phase::Closing(closing) => {
@@ -141,5 +159,14 @@ impl Connection {
     pub(in crate::pool) fn refuse(&mut self, why: Refused, cx: &mut WorkerCtx) {
         refuse_unavailable(why, &mut self.io, cx);
         self.close(Stage::FlushThenLinger, cx);
+    }
+}
+
+/// What of `rest` is behind a request of so many bytes. The client of an event stream has nothing
+/// more to say on its connection.
+fn behind<'i>(rest: &'i mut [u8], used: usize, transport: &Transport) -> &'i mut [u8] {
+    match transport {
+        Transport::WebSocket(_) => &mut rest[used..],
+        Transport::Events(_) => &mut [],
     }
 }

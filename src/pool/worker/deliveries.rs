@@ -292,6 +292,7 @@ impl Worker {
                     }
                     Phase::Head(_)
                     | Phase::Admin(_)
+                    | Phase::Posting(_)
                     | Phase::Asking(_)
                     | Phase::Waiting(_)
                     | Phase::Closing(_)

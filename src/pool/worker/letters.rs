@@ -5,7 +5,14 @@ use super::{
     deliveries::{DELIVERY_COST_PER_TURN_MAX, hold_sender, is},
 };
 use crate::{
-    hub::{conn_id::ConnId, mailbox::Letter, notice::Notice, roster::WINDOW_MS, task::TaskAnswer},
+    hub::{
+        conn_id::ConnId,
+        mailbox::Letter,
+        notice::Notice,
+        posted::{PostOutcome, Posted},
+        roster::WINDOW_MS,
+        task::TaskAnswer,
+    },
     identity::Permissions,
     pool::{
         conn_io::ConnIo, connection::Phase, fanouts::Audience, open::Open, run::RoomMessage,
@@ -120,6 +127,12 @@ impl Worker {
                     Some((open, io, cx)) => open.on_task_answered(answer, io, cx),
                     None => answer.map(TaskAnswer::discard).unwrap_or_default(),
                 },
+                Letter::Posted(posted) => self.take_post(*posted),
+                Letter::PostAnswered { conn, name, outcome } => {
+                    if let Some(conn) = self.conns.get_mut(conn.slot as usize).filter(is(conn)) {
+                        conn.on_post_answered(name, outcome, &mut self.cx);
+                    }
+                }
                 Letter::EngineAnswered { conn, next, outcome } => {
                     if let Some((open, io, cx)) = self.find_open(conn) {
                         open.on_engine_answered(next, outcome, io, cx);
@@ -163,6 +176,19 @@ impl Worker {
             self.release(weight, None);
         }
         self.deliver_gathered();
+    }
+
+    /// Gives a post to its stream.
+    fn take_post(&mut self, posted: Posted) {
+        let stream = posted.key.conn;
+        match self.conns.get_mut(stream.slot as usize).filter(is(stream)) {
+            Some(conn) => conn.on_posted(posted, &mut self.cx),
+            None => {
+                let (conn, name) = (posted.from, posted.name());
+                let letter = Letter::PostAnswered { conn, name, outcome: PostOutcome::Unknown };
+                self.cx.shared.hub.mailboxes.send_control(conn.worker(), letter);
+            }
+        }
     }
 
     /// Sends each of these connections what its handler makes of a notice.

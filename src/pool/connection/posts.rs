@@ -1,0 +1,92 @@
+//! Posts: on the connections on which they come, and on the event streams that they are for.
+
+use super::{Connection, Phase};
+use crate::{
+    hub::{
+        conn_id::ConnId,
+        mailbox::Letter,
+        posted::{PostName, PostOutcome, Posted},
+    },
+    pool::{
+        asked::PostRequest,
+        event_stream::{EventStream, Judged},
+        post::{Post, PostAnswer},
+        worker_cx::WorkerCtx,
+    },
+};
+
+impl Connection {
+    /// Awaits the body of a post.
+    pub(super) fn begin_post(&mut self, request: PostRequest, cx: &mut WorkerCtx) {
+        match std::mem::replace(&mut self.phase, Phase::Gone) {
+            Phase::Head(head) => {
+                let post = Post::begin(request, head, &mut self.io, cx);
+                self.phase = Phase::Posting(Box::new(post));
+            }
+            other => self.phase = other,
+        }
+    }
+
+    /// Answers the post that came here; another request may follow.
+    pub(super) fn answer_post(&mut self, answer: &PostAnswer, cx: &mut WorkerCtx) {
+        match std::mem::replace(&mut self.phase, Phase::Gone) {
+            Phase::Posting(post) => {
+                self.phase = Phase::Head(post.answer(answer, &mut self.io, cx));
+            }
+            other => self.phase = other,
+        }
+    }
+
+    /// The stream has answered a post that came here, if that is still awaited.
+    pub(in crate::pool) fn on_post_answered(
+        &mut self,
+        name: PostName,
+        outcome: PostOutcome,
+        cx: &mut WorkerCtx,
+    ) {
+        if matches!(&self.phase, Phase::Posting(post) if post.awaits(name)) {
+            self.answer_post(&outcome.into(), cx);
+            let stash = std::mem::take(&mut self.io.stash);
+            self.advance_stash(stash, cx);
+            self.io.list_ready(&mut cx.work);
+        }
+    }
+
+    /// Takes what the client of this event stream has posted.
+    pub(in crate::pool) fn on_posted(&mut self, posted: Posted, cx: &mut WorkerCtx) {
+        let judged = match (&self.phase, self.io.stream.events()) {
+            (Phase::Open(_), Some(events)) => events.judge(&posted),
+            _ => Judged::Answered(PostOutcome::Unknown),
+        };
+        match judged {
+            Judged::Answered(outcome) => {
+                answer((posted.from, posted.name()), outcome, cx);
+            }
+            Judged::Awaited => {}
+            Judged::Taken => {
+                // Any post is a sign of life.
+                self.io.last_rx = cx.now;
+                if let Some(access) = &mut self.io.access {
+                    access.bytes_in += posted.frames.len() as u64;
+                }
+                self.io.stash = posted.frames;
+                self.io.has_backlog = true;
+                self.io.list_ready(&mut cx.work);
+                self.io.count_input(0, cx);
+            }
+        }
+    }
+
+    /// Answers whoever waits for what was posted to this event stream.
+    pub(super) fn answer_poster(&mut self, outcome: PostOutcome, cx: &mut WorkerCtx) {
+        let poster = self.io.stream.events().and_then(EventStream::take_poster);
+        if let Some(poster) = poster {
+            answer(poster, outcome, cx);
+        }
+    }
+}
+
+fn answer((conn, name): (ConnId, PostName), outcome: PostOutcome, cx: &WorkerCtx) {
+    let letter = Letter::PostAnswered { conn, name, outcome };
+    cx.shared.hub.mailboxes.send_control(conn.worker(), letter);
+}

@@ -1,0 +1,112 @@
+//! Event streams over a socket that gives and takes as little as it likes.
+
+use super::{EVENTS, Harness, close, frame};
+use crate::{
+    config::Config,
+    hub::{
+        mailbox::Letter,
+        posted::{PostOutcome, Posted},
+        stream_key::StreamKey,
+    },
+};
+
+fn request() -> String {
+    format!("GET {EVENTS} HTTP/1.1\r\nHost: a\r\nAccept: text/event-stream\r\n\r\n")
+}
+
+impl Harness {
+    /// A connection whose client has no WebSocket, and the name of its stream.
+    fn stream(config: Config) -> (Harness, StreamKey) {
+        let mut harness = Harness::new(config);
+        harness.feed(request().as_bytes());
+        let begun = String::from_utf8(harness.written()).expect("UTF-8");
+        assert!(begun.starts_with("HTTP/1.1 200 OK\r\n"), "{begun}");
+        let key = begun.rsplit('"').nth(1).expect("a name").parse().expect("a key");
+        (harness, key)
+    }
+
+    /// Posts these frames. The worker has not looked yet.
+    fn hand_in(&self, key: StreamKey, nth: u64, frames: Vec<u8>) {
+        let posted = Posted { key, nth, frames, from: self.conn.io.id };
+        assert!(self.cx.shared.hub.mailboxes.post(0, Letter::Posted(Box::new(posted))));
+    }
+}
+
+#[test]
+fn events_are_the_same_however_little_is_taken_at_a_time() {
+    let long = "x".repeat(40_000);
+    let said =
+        [&frame(0x81, b"{}")[..], &frame(0x81, long.as_bytes()), &close(1000, "bye")].concat();
+    let expected = format!(
+        "data: {{}}\n\ndata: {long}\n\n\
+         event: closed\ndata: {{\"code\":1000,\"reason\":\"bye\"}}\n\n"
+    );
+    for write_step in [1, 7, 4096, usize::MAX] {
+        let (mut harness, key) = Harness::stream(Config::default());
+        harness.wire.lock().write_step = write_step;
+        harness.hand_in(key, 1, said.clone());
+        harness.turns();
+        assert!(harness.written() == expected.as_bytes(), "{write_step} at a time");
+        assert_eq!(harness.post_outcomes, [PostOutcome::Handled]);
+        harness.expect_nothing_left("after the close");
+    }
+    // A client that reads little by little.
+    for room in [1000, 20_000] {
+        let (mut harness, key) = Harness::stream(Config::default());
+        harness.wire.lock().write_room = 0;
+        harness.hand_in(key, 1, said.clone());
+        harness.turns();
+        let mut read = Vec::new();
+        while !harness.is_gone() {
+            let before = read.len();
+            harness.make_room(room);
+            harness.wire.lock().write_room = 0;
+            read.extend(harness.written());
+            assert!(read.len() > before, "stands still after {before} bytes");
+        }
+        assert!(read == expected.as_bytes(), "{room} at a time");
+        harness.expect_nothing_left("little by little");
+    }
+}
+
+#[test]
+fn what_follows_the_request_on_its_connection_is_no_message() {
+    let mut harness = Harness::new(Config::default());
+    harness.feed(&[request().as_bytes(), &frame(0x81, b"early")].concat());
+    harness.feed(&frame(0x81, b"late"));
+    assert!(harness.is_open());
+    assert_eq!(harness.log.heard.load(std::sync::atomic::Ordering::Relaxed), 0);
+    harness.end();
+    assert_eq!(*harness.log.closed.lock(), [1006]);
+    harness.expect_nothing_left("after the end");
+}
+
+#[test]
+fn an_answer_that_was_not_read_comes_before_the_events() {
+    let health = "GET /health HTTP/1.1\r\nHost: a\r\n\r\n";
+    let mut harness = Harness::new(Config::default());
+    harness.wire.lock().write_room = 10;
+    harness.feed([health, &request()].concat().as_bytes());
+    harness.make_room(usize::MAX);
+    let written = String::from_utf8(harness.written()).expect("UTF-8");
+    assert_eq!(written.matches("HTTP/1.1 200 OK").count(), 2, "{written}");
+    assert!(written.ends_with("\"}\n\n") && written.contains("\"status\":\"ok\""), "{written}");
+}
+
+#[test]
+fn a_post_is_answered_though_its_stream_is_lost() {
+    let (mut harness, key) = Harness::stream(Config { buffer: 2, ..Config::default() });
+    // Its client reads nothing, so what it says waits.
+    harness.wire.lock().write_room = 0;
+    let many: Vec<u8> = (0..50).flat_map(|_| frame(0x81, b"echo")).collect();
+    harness.hand_in(key, 1, many);
+    harness.turns();
+    assert!(harness.post_outcomes.is_empty(), "{:?}", harness.post_outcomes);
+    harness.hand_in(key, 1, Vec::new());
+    harness.hand_in(key, 2, Vec::new());
+    harness.turns();
+    assert_eq!(harness.post_outcomes, [PostOutcome::OutOfOrder]);
+    harness.lose(std::io::ErrorKind::ConnectionReset);
+    assert_eq!(harness.post_outcomes, [PostOutcome::OutOfOrder, PostOutcome::Unknown]);
+    harness.expect_nothing_left("after the loss");
+}
