@@ -26,6 +26,9 @@ const LINGER_MS = 2_000;
 // A post with one of these was not taken, or by nobody who knows of it: the same one is due again.
 const PASSING_STATUSES = new Set([408, 425, 429, 500, 502, 503, 504]);
 
+// The longest body of a refusal that is read.
+const REFUSAL_LENGTH_MAX = 16 * 1024;
+
 const encoder = new TextEncoder();
 
 // As with a WebSocket, a page has no say in the headers.
@@ -103,7 +106,8 @@ export class EventStream {
     const { status, headers, body } = response;
     if (status !== 200) {
       const reason = `the event stream was refused with ${status}`;
-      return this.#over({ code: 1006, reason, status, retryAfterMs: retryAfter(headers.get('retry-after')) });
+      const retryAfterMs = retryAfter(headers.get('retry-after')) ?? (await retryAfterIn(body));
+      return this.#over({ code: 1006, reason, status, retryAfterMs });
     }
     if (!/^text\/event-stream\b/i.test(headers.get('content-type'))) {
       return this.#over({ code: 1006, reason: 'the answer is no event stream' });
@@ -262,6 +266,27 @@ function addressOf(url) {
   if (username === '') return { address, authorization: {} };
   const bytes = encoder.encode(`${decodeURIComponent(username)}:${decodeURIComponent(password)}`);
   return { address, authorization: { authorization: `Basic ${btoa(String.fromCharCode(...bytes))}` } };
+}
+
+/** When to come back by the body of a refusal: pages of other origins are not shown `Retry-After`. */
+async function retryAfterIn(body) {
+  const decoder = new TextDecoder();
+  let text = '';
+  try {
+    for (const reader = body.getReader(); text.length < REFUSAL_LENGTH_MAX; ) {
+      const { done, value } = await reader.read();
+      if (done) return askedIn(text);
+      text += decoder.decode(value, { stream: true });
+    }
+  } catch {
+    // It was lost, or there is none.
+  }
+  return undefined;
+}
+
+function askedIn(text) {
+  const { retry_after_s: seconds } = parse(text);
+  return typeof seconds === 'number' ? seconds * 1000 : undefined;
 }
 
 /** The object of an event that is not a message; nothing else makes sense there. */

@@ -216,6 +216,11 @@ test('a refusal has its status, and the time that it asks for', async () => {
   assert.deepEqual(await open().ended(), end);
   const { status, retryAfterMs } = await open().ended();
   assert.deepEqual([status, retryAfterMs], [403, undefined]);
+  // As a page of another origin sees it.
+  for (const [body, ms] of [['{"retry_after_s":3}', 3000], ['{"retry_after_s":"3"}', undefined], ['no', undefined], ['x'.repeat(1e6), undefined]]) {
+    server.refusals.push({ status: 503, body });
+    assert.equal((await open().ended()).retryAfterMs, ms);
+  }
 });
 
 test('what is no event stream is refused', async () => {

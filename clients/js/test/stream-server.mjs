@@ -11,7 +11,7 @@ export class StreamServer {
   upgrades = 0;
   /** The `ScriptedServer` to which upgrades go instead, if any. */
   websockets = null;
-  /** What the next streams are answered instead: `{status, headers}`, or `null` for nothing at all. */
+  /** What the next streams are answered instead: `{status, headers, body}`, or `null` for nothing at all. */
   refusals = [];
   streams = [];
   /** Whether a stream begins with its `connection` event. */
@@ -66,7 +66,7 @@ export class StreamServer {
     if (request.method === 'POST') return this.#post(request, response);
     const refusal = this.refusals.shift();
     if (refusal === null) return undefined;
-    if (refusal) return response.writeHead(refusal.status, refusal.headers).end();
+    if (refusal) return response.writeHead(refusal.status, refusal.headers).end(refusal.body);
     const stream = new Stream(request, response, `key-${this.streams.length}`);
     response.writeHead(200, { 'content-type': 'text/event-stream' });
     response.flushHeaders();
