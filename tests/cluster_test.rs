@@ -15,22 +15,29 @@ mod tokens;
 mod redis;
 #[path = "support/cluster.rs"]
 mod cluster;
+#[path = "support/event_stream.rs"]
+mod event_stream;
 
 use std::{
     collections::BTreeSet,
+    fs,
+    path::PathBuf,
     thread,
     time::{Duration, Instant},
 };
 
 use cluster::Cluster;
+use event_stream::Stream;
 use proxy::Proxy;
 use redis::{Keeps, Redis};
 use rusty_socks_client::{Pool, PublishOptions, RoomEvent, Session, SessionHealth, SessionStats};
 use serde_json::{Value, json};
+use support::Listens as _;
 use support::{
     DEADLINE, eventually,
     sessions::{Chat, Loss, Numbers, number, place, room_of, seqs, text},
 };
+use tempfile::TempDir;
 use uuid::Uuid;
 
 /// Servers in most tests.
@@ -1064,4 +1071,88 @@ fn a_history_has_its_bytes_in_redis_too() {
     let page = other.ok(json!({"type": "history", "room": "tea", "limit": 100}));
     let expected: Vec<u64> = (21 - kept as u64..=20).collect();
     assert_eq!(seqs(&page["messages"]), expected);
+}
+
+/// A cluster of which each node reads `text` as its configuration.
+fn with_file(text: &str) -> Option<(Redis, Cluster, TempDir, PathBuf)> {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("rusty_socks.toml");
+    fs::write(&path, text).unwrap();
+    let (redis, cluster) = start(&[("CONFIG", path.to_str().unwrap())])?;
+    Some((redis, cluster, dir, path))
+}
+
+#[test]
+fn a_room_with_a_rule_keeps_its_history_though_its_node_has_nobody_in_it() {
+    let text = "replay = 0\nhistory = 2\n[rooms.long]\nhistory = 10\n";
+    let Some((_redis, cluster, ..)) = with_file(text) else { return };
+    for n in 1..=6 {
+        let body = json!({"rooms": ["long"], "content": n}).to_string();
+        let (status, answer) = cluster.nodes[0].ask("POST", "/v1/publish", &body);
+        assert_eq!(status, 200, "{answer}");
+    }
+    let mut chat = outside(&cluster.nodes[1]);
+    chat.join("long");
+    let page = chat.ok(json!({"type": "history", "room": "long", "limit": 100}));
+    assert_eq!(seqs(&page["messages"]), [1, 2, 3, 4, 5, 6]);
+}
+
+#[test]
+fn what_a_node_takes_anew_holds_for_what_is_in_redis() {
+    let text = "replay = 0\nmax_rooms_per_conn = 2\ninbox = 1\nhistory = 2\n";
+    let Some((redis, cluster, _dir, path)) = with_file(text) else { return };
+    fs::write(&path, "replay = 0\nmax_rooms_per_conn = 30\ninbox = 3\nhistory = 20\n").unwrap();
+    let node = &cluster.nodes[0];
+    let (status, told) = node.ask("POST", "/v1/reload", "");
+    assert_eq!((status, &told["needs_restart"]), (200, &json!([])), "{told}");
+    for n in 0..20 {
+        let body = json!({"rooms": [format!("many.{n}")], "content": n}).to_string();
+        assert_eq!(node.ask("POST", "/v1/publish", &body).0, 200);
+        let body = json!({"rooms": ["long"], "content": n}).to_string();
+        assert_eq!(node.ask("POST", "/v1/publish", &body).0, 200);
+    }
+    let stream = redis.cli(&["KEYS", "*{long}:h"]);
+    assert_eq!(redis.cli(&["XLEN", &stream]), "20");
+    let mut chat = outside(node);
+    let matched = chat.ok(json!({"type": "join", "room": "many.*"}));
+    assert_eq!(matched["rooms"].as_array().map(Vec::len), Some(20), "{matched}");
+    let away = outside(node);
+    let to = away.id.clone();
+    away.lose(Loss::Reset);
+    eventually("the client is away", || match node.get("/stats").1 {
+        stats if stats["sessions_away"] == 1 => Ok(()),
+        stats => Err(stats["sessions_away"].to_string()),
+    });
+    let mut takes = |content: &u64| {
+        let direct = json!({"type": "direct", "to": to, "content": content});
+        chat.ask(direct)["type"] == "ok"
+    };
+    assert_eq!((1..=9).take_while(|content| takes(content)).count(), 3);
+}
+
+#[test]
+fn any_node_takes_a_post_for_an_event_stream() {
+    let Some((_redis, cluster)) = start(&[]) else { return };
+    let mut anna = Stream::open(&cluster.nodes[0]);
+    assert_eq!(anna.message()["type"], "welcome");
+    anna.server = cluster.nodes[1].addr();
+    let mut bert = outside(&cluster.nodes[1]);
+    bert.ok(json!({"type": "join", "room": "tea"}));
+    assert_eq!(anna.command(r#"{"type":"join","room":"tea","ref":1}"#)["type"], "ok");
+    for content in 0..20 {
+        // By either node, as a load balancer likes.
+        anna.server = cluster.nodes[content % NODES].addr();
+        let publish = json!({"type": "publish", "room": "tea", "content": content, "ref": 1});
+        assert_eq!(anna.command(&publish.to_string())["type"], "ok");
+        assert_eq!(message(&mut bert)["content"], content);
+    }
+    anna.server = cluster.nodes[1].addr();
+    let ping = r#"{"type":"ping","ref":1}"#;
+    assert_eq!(anna.post_as(&anna.opening(anna.posts), &[ping]).status, 204, "sent again");
+    assert_eq!(anna.post_as(&anna.opening(anna.posts + 2), &[ping]).status, 409);
+    let mut closing = anna.opening(anna.posts + 1);
+    closing["close"] = json!({"code": 1000});
+    assert_eq!(anna.post_as(&closing, &[]).status, 204);
+    assert_eq!(anna.event().0, "closed");
+    assert_eq!(anna.post_as(&anna.opening(anna.posts + 2), &[ping]).status, 404);
 }

@@ -3,10 +3,11 @@
 #![allow(clippy::unwrap_used, reason = "a test that unwraps fails with a clear message")]
 
 mod support;
+#[path = "support/event_stream.rs"]
+mod event_stream;
 
 use std::{
-    io::{BufRead, BufReader, Read, Write},
-    net::TcpStream,
+    io::{BufRead, BufReader, Write},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -15,139 +16,14 @@ use std::{
     time::Duration,
 };
 
+use event_stream::{Stream, request};
 use parking_lot::Mutex;
 use rusty_socks::{
     Config, Context, Handler, MayBlock, Message, Server,
     config::{IdentityMode, Secret},
 };
 use serde_json::{Value, json};
-use support::{Answer, DEADLINE, TestServer, config, eventually};
-
-/// The client's end of an event stream.
-struct Stream {
-    server: std::net::SocketAddr,
-    path: String,
-    socket: BufReader<TcpStream>,
-    head: String,
-    key: String,
-    posts: u64,
-}
-
-fn request(path: &str, lines: &str) -> String {
-    format!("GET {path} HTTP/1.1\r\nHost: test\r\nAccept: text/event-stream\r\n{lines}\r\n")
-}
-
-impl Stream {
-    fn open(server: &TestServer) -> Stream {
-        Stream::open_with(server, &request("/ws", ""))
-    }
-
-    /// Opens one that is served.
-    fn open_with(server: &TestServer, request: &str) -> Stream {
-        let mut stream = Stream::ask(server, request);
-        assert!(stream.head.starts_with("HTTP/1.1 200"), "{}", stream.head);
-        let (name, data) = stream.event();
-        assert_eq!(name, "connection", "{data}");
-        stream.key = data["connection"].as_str().unwrap().to_owned();
-        stream
-    }
-
-    /// Sends a request and reads the head of its answer.
-    fn ask(server: &TestServer, request: &str) -> Stream {
-        let mut stream = server.socket();
-        stream.write_all(request.as_bytes()).unwrap();
-        let mut socket = BufReader::new(stream);
-        let mut head = String::new();
-        while !head.ends_with("\r\n\r\n") {
-            assert_ne!(socket.read_line(&mut head).unwrap(), 0, "{head}");
-        }
-        let path = request.split(' ').nth(1).unwrap().to_owned();
-        Stream { server: server.addr, path, socket, head, key: String::new(), posts: 0 }
-    }
-
-    /// The next event: its name, and its data as JSON.
-    fn event(&mut self) -> (String, Value) {
-        let (name, data) = self.text();
-        (name, serde_json::from_str(&data).unwrap_or_else(|error| panic!("{error}: {data}")))
-    }
-
-    fn text(&mut self) -> (String, String) {
-        let (mut name, mut data) = (String::new(), Vec::new());
-        loop {
-            let mut line = String::new();
-            assert_ne!(self.socket.read_line(&mut line).unwrap(), 0, "the stream ended");
-            match line.trim_end_matches('\n') {
-                "" => return (name, data.join("\n")),
-                line => match line.split_once(": ").unwrap() {
-                    ("event", value) => value.clone_into(&mut name),
-                    ("data", value) => data.push(value.to_owned()),
-                    other => panic!("{other:?}"),
-                },
-            }
-        }
-    }
-
-    /// The next message.
-    fn message(&mut self) -> Value {
-        loop {
-            match self.event() {
-                (name, message) if name.is_empty() => return message,
-                (name, data) => assert_eq!(name, "ping", "{data}"),
-            }
-        }
-    }
-
-    /// What is behind the last event.
-    fn rest(mut self) -> String {
-        let mut rest = String::new();
-        self.socket.read_to_string(&mut rest).unwrap();
-        rest
-    }
-
-    fn opening(&self, post: u64) -> Value {
-        json!({ "connection": self.key, "post": post })
-    }
-
-    /// Posts these messages, and expects that they are handled.
-    fn post(&mut self, messages: &[&str]) {
-        self.posts += 1;
-        let answer = self.post_as(&self.opening(self.posts), messages);
-        assert_eq!((answer.status, answer.body.as_str()), (204, ""), "{answer:?}");
-        assert_eq!(answer.header("Content-Length"), None, "{answer:?}");
-    }
-
-    fn post_as(&self, opening: &Value, messages: &[&str]) -> Answer {
-        self.post_body(&format!("{opening}\n{}\n", messages.join("\n")))
-    }
-
-    fn post_body(&self, body: &str) -> Answer {
-        let mut poster = self.poster();
-        poster.send(self.request_of(body).as_bytes());
-        poster.answer()
-    }
-
-    fn poster(&self) -> support::RawClient {
-        let stream = TcpStream::connect(self.server).unwrap();
-        stream.set_read_timeout(Some(DEADLINE)).unwrap();
-        support::RawClient::new(stream)
-    }
-
-    fn request_of(&self, body: &str) -> String {
-        let (path, len) = (&self.path, body.len());
-        format!("POST {path} HTTP/1.1\r\nHost: test\r\nContent-Length: {len}\r\n\r\n{body}")
-    }
-
-    /// Sends a command and returns its answer.
-    fn command(&mut self, command: &str) -> Value {
-        self.post(&[command]);
-        loop {
-            let answer = self.message();
-            if answer["type"] != "message" {
-                return answer;
-            }
-        }
-    }
-}
+use support::{TestServer, config, eventually};
 
 #[test]
 fn messages_go_down_as_events_and_come_up_in_posts() {
@@ -351,12 +227,13 @@ fn a_bad_post_is_told_what_is_wrong_and_hurts_nobody() {
     let long = format!("{}\n{}", stream.opening(1), "x".repeat(max + (64 << 10)));
     let ours = stream.opening(1).to_string();
     for (body, status, error) in [
-        // Another worker, another slot, another generation, another secret.
-        (guessed(3), 404, "no_stream"),
+        // Another node, another worker, another slot, another generation, another secret.
         (guessed(0), 404, "no_stream"),
-        (guessed(11), 404, "no_stream"),
-        (guessed(19), 404, "no_stream"),
+        (guessed(35), 404, "no_stream"),
+        (guessed(32), 404, "no_stream"),
+        (guessed(43), 404, "no_stream"),
         (guessed(51), 404, "no_stream"),
+        (guessed(83), 404, "no_stream"),
         (ours.replace(&stream.key, ""), 404, "no_stream"),
         (String::new(), 400, "bad_request"),
         ("hello".into(), 400, "bad_request"),
@@ -485,6 +362,21 @@ fn old_http_and_proxies_that_speak_it_are_served() {
     poster.send(chunked.as_bytes());
     assert_eq!(poster.answer().status, 100);
     assert_eq!(poster.answer().status, 204);
+}
+
+#[test]
+fn padding_follows_what_is_written_if_it_is_asked_for() {
+    let server = TestServer::start(config());
+    for (asked, bytes) in [("padding=8192", 8192), ("q=1; Padding = 999999", 16384), ("x", 0)] {
+        let accept = format!("Accept: text/html, text/event-stream; {asked}\r\n");
+        let request = request("/ws", "").replace("Accept: text/event-stream\r\n", &accept);
+        let mut stream = Stream::open_with(&server, &request);
+        assert_eq!(stream.message()["type"], "welcome");
+        assert_eq!(stream.command(r#"{"type":"ping","ref":1}"#)["type"], "pong");
+        // Behind the connection's name, the welcome and the pong.
+        assert!(stream.padding >= 2 * bytes, "{asked}: {}", stream.padding);
+        assert!(stream.padding <= 3 * bytes, "{asked}: {}", stream.padding);
+    }
 }
 
 /// A handler that blocks on each message until it is let go.

@@ -461,6 +461,75 @@ fn a_message_is_for_rooms_of_one_shard() {
 }
 
 #[test]
+fn a_pattern_brings_no_more_rooms_from_several_shards_than_from_one() {
+    let Some(spread) = Spread::start(&[("MAX_ROOMS_PER_CONN", "2")]) else { return };
+    let rooms: Vec<String> = (0..20).map(|n| format!("many.{n}")).collect();
+    for room in &rooms {
+        let body = json!({"rooms": [room], "content": 1}).to_string();
+        let (status, answer) = spread.cluster.nodes[0].ask("POST", "/v1/publish", &body);
+        assert_eq!(status, 200, "{answer}");
+    }
+    let shards: Vec<usize> = rooms.iter().flat_map(|room| spread.knowing(room)).collect();
+    assert!([0, 1].iter().all(|shard| shards.iter().filter(|of| *of == shard).count() >= 5));
+    let answer = spread.chat(1).ask(json!({"type": "join", "room": "many.*"}));
+    assert_eq!(answer["code"], "limit_exceeded", "{answer}");
+    let (_, listed) = spread.cluster.nodes[1].get("/v1/rooms?prefix=many.");
+    assert_eq!(listed["rooms"].as_array().map(Vec::len), Some(5), "{listed}");
+}
+
+#[test]
+fn a_pattern_that_a_shard_cannot_look_up_is_refused() {
+    let Some(spread) = Spread::start(&[]) else { return };
+    let mut chats = [spread.chat(0), spread.chat(1)];
+    let rooms: Vec<String> = (0..10).map(|n| format!("many.{n}")).collect();
+    rooms.iter().for_each(|room| _ = chats[0].join(room));
+    let (key, kept) = (format!("{}:rooms", spread.cluster.prefix), "the names of rooms");
+    spread.redises[1].cli(&["RENAME", &key, kept]);
+    spread.redises[1].cli(&["SET", &key, "of a wrong kind"]);
+    let join = json!({"type": "join", "room": "many.*"});
+    assert_eq!(chats[1].fails(join.clone()), "overloaded");
+    spread.redises[1].cli(&["RENAME", kept, &key]);
+    let matched = chats[1].ok(join);
+    rooms.iter().for_each(|room| _ = room_of(&matched, room));
+}
+
+#[test]
+fn a_node_at_work_says_once_that_others_have_another_list() {
+    let Some(spread) = Spread::start(&[]) else { return };
+    let redis = &spread.redises[1];
+    let greeted = || {
+        let text = redis.cli(&["INFO", "commandstats"]);
+        let calls = |line: &str| {
+            let (name, counts) = line.split_once(":calls=")?;
+            // Redis 6.2 does not tell one command of clients from another.
+            let is_it = ["cmdstat_client|setname", "cmdstat_client"].contains(&name);
+            counts.split(',').next().filter(|_| is_it)?.parse().ok()
+        };
+        text.lines().find_map(calls).unwrap_or(0_u64)
+    };
+    let mark = format!("{}:list", spread.cluster.prefix);
+    redis.cli(&["SET", &mark, "1/3"]);
+    let node = &spread.cluster.nodes[0];
+    node.program.process.log_line("number 1 of 3 for other nodes");
+    let before = greeted();
+    eventually("the nodes try again", || match greeted() {
+        now if now >= before + 8 => Ok(()),
+        now => Err(format!("{before}, {now}")),
+    });
+    node.await_ready(true);
+    redis.cli(&["DEL", &mark]);
+    let mut lines = Vec::new();
+    loop {
+        lines.push(node.program.process.log_line(""));
+        if lines.last().is_some_and(|line| line.contains("connected to")) {
+            break;
+        }
+    }
+    let errors: Vec<_> = lines.iter().filter(|line| line.contains("ERROR")).collect();
+    assert_eq!(errors.len(), 1, "{lines:?}");
+}
+
+#[test]
 fn nodes_with_other_lists_are_refused() {
     let Some(spread) = Spread::start(&[]) else { return };
     let [first, second] = &spread.redises;

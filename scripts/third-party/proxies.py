@@ -23,7 +23,7 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from checks import certificate, equal, free_port, over_tls, run_checks
@@ -106,11 +106,21 @@ class Scene:
                 "/etc/ssl/private/chat.example.org.key": str(self.key),
             },
         )
+        self.nginx_site(site, secure)
+        return plain, secure
+
+    def nginx_site(self, site, port):
         scratch = [
             f"{what}_temp_path {self.dir}/{what};" for what in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
         ]
-        self.nginx("\n".join(["http {", "access_log off;", *scratch, site, "}"]), secure)
-        return plain, secure
+        self.nginx("\n".join(["http {", "access_log off;", *scratch, site, "}"]), port)
+
+    def nginx_without_upgrade(self, upstream, more=""):
+        """An nginx that drops each Upgrade, as it does if it is told nothing of WebSockets. Returns its port."""
+        port = free_port()
+        location = f"location / {{ proxy_pass http://{upstream}; {more} }}"
+        self.nginx_site(f"server {{ listen {PROXY_IP}:{port}; {location} }}", port)
+        return port
 
     def nginx_stream(self, upstream):
         port = free_port()
@@ -286,11 +296,73 @@ def pass_on(scene, server, port, has_tls):
         Way(scene, server, port).check()
 
 
+class EventStream:
+    """A client without a WebSocket, through the proxy at a port."""
+
+    def __init__(self, port, accept="text/event-stream"):
+        self.port = port
+        self.posts = 0
+        self.connection = http.client.HTTPConnection(PROXY_IP, port, timeout=DEADLINE_S)
+        self.connection.request("GET", "/ws", headers={"Accept": accept})
+        self.answer = self.connection.getresponse()
+        equal(self.answer.status, 200, "the status")
+        name, data = self.event()
+        equal(name, "connection", "the first event")
+        self.key = data["connection"]
+
+    def event(self):
+        name, data = "", []
+        while True:
+            line = self.answer.readline().decode().rstrip("\n")
+            if not line and data:
+                return name, json.loads("\n".join(data))
+            what, _, value = line.partition(": ")
+            if what == "event":
+                name = value
+            elif what == "data":
+                data.append(value)
+
+    def say(self, *messages, **close):
+        self.posts += 1
+        opening = {"connection": self.key, "post": self.posts, **close}
+        body = "\n".join(map(json.dumps, [opening, *messages]))
+        poster = http.client.HTTPConnection(PROXY_IP, self.port, timeout=DEADLINE_S)
+        with contextlib.closing(poster):
+            poster.request("POST", "/ws", body=body, headers={"Content-Type": "text/plain"})
+            equal(poster.getresponse().status, 204, "the status of a post")
+
+
+def nginx_without_websockets(scene, args, buffers):
+    """No WebSocket comes through, but events do as they happen, and posts."""
+    server = scene.server(args, limited_addresses="none")
+    more = "proxy_buffering on; proxy_ignore_headers X-Accel-Buffering;" if buffers else ""
+    port = scene.nginx_without_upgrade(server.address, more)
+    with contextlib.suppress(InvalidStatus):
+        connect(f"ws://{PROXY_IP}:{port}/ws", open_timeout=DEADLINE_S)
+        raise AssertionError("a WebSocket came through")
+    accept = "text/event-stream; padding=8192" if buffers else "text/event-stream"
+    anna, ben = EventStream(port, accept), EventStream(port, accept)
+    for client in (anna, ben):
+        equal(client.event()[1]["type"], "welcome", "the first message")
+    for nth in range(10):
+        anna.say({"content": nth, "ref": nth}, {"content": "x" * 30_000})
+        equal(anna.event()[1]["ref"], nth, "the answer")
+        equal([ben.event()[1]["content"] for _ in "ab"], [nth, "x" * 30_000], "what was said")
+    anna.say(close={"code": 1000, "reason": "bye"})
+    equal(anna.event(), ("closed", {"code": 1000, "reason": "bye"}), "the last event")
+    server.terminate()
+    equal(ben.event()[1]["type"], "closing", "what comes before the end")
+    equal(ben.event()[1]["code"], 1001, "the close code")
+    equal(server.exit_code(), 0, "the exit code")
+
+
 CHECKS = {
     "nginx": [
         ("X-Forwarded-For, in the clear", nginx_forwards, {"is_secure": False}),
         ("X-Forwarded-For, behind TLS", nginx_forwards, {"is_secure": True}),
         ("X-Forwarded-For, to a Unix socket", nginx_forwards_to_a_unix_socket, {}),
+        ("no WebSocket", nginx_without_websockets, {"buffers": False}),
+        ("no WebSocket, and buffers", nginx_without_websockets, {"buffers": True}),
         ("PROXY version 1", nginx_passes_on, {"has_tls": False}),
         ("PROXY version 1, before TLS", nginx_passes_on, {"has_tls": True}),
     ],

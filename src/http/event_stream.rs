@@ -61,6 +61,11 @@ impl EventEncoder {
         }
     }
 
+    /// Whether all frames that it was given were whole.
+    pub(crate) fn is_between(&self) -> bool {
+        matches!(self.state, State::Between)
+    }
+
     /// Whether a binary message was left out, which no event can carry.
     pub(crate) fn has_left_out(&self) -> bool {
         self.has_left_out

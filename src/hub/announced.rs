@@ -52,12 +52,11 @@ impl Announced {
 impl Hub {
     /// Has every node do something, this one too. Returns whether there is an engine to tell them.
     pub(crate) fn announce(&self, announced: &Announced) -> bool {
-        let Some(engine) = &self.engine else { return false };
         let mut message = b"C\n".to_vec();
         if serde_json::to_writer(&mut message, announced).is_err() {
             return false;
         }
-        engine.ask(Question::Announce(message.into()), Asker::Nobody).is_ok()
+        self.ask(Question::Announce(message.into()), Asker::Nobody).is_ok()
     }
 
     /// Does what was asked of one node.

@@ -8,6 +8,9 @@ use super::{conn_id::ConnId, in_flight, room::RoomKey, session::Session};
 /// the client.
 const COUNTED_MIN: usize = 64;
 
+/// What messages that go together may have together, in bytes. One of which no two fit goes alone.
+pub(crate) const TOGETHER_BYTES_MAX: usize = 32 << 10;
+
 /// One message that is to be charged for. Each of its letters has a [`Charge`] for its part.
 pub(super) struct Charged<'s> {
     payer: Option<&'s Arc<Session>>,
@@ -35,7 +38,8 @@ impl<'s> Charged<'s> {
         members: usize,
         room: Option<RoomKey>,
     ) -> Charged<'s> {
-        let goes_along = payer.is_some_and(|payer| payer.in_flight.goes_along(room));
+        let is_behind = payer.is_some_and(|payer| payer.in_flight.goes_along(room));
+        let goes_along = is_behind && bytes <= TOGETHER_BYTES_MAX / 2;
         Charged { payer, bytes, members, goes_along, published_ms: None }
     }
 
@@ -72,5 +76,26 @@ impl Charge {
     /// read again.
     pub(super) fn settle(self) -> Option<ConnId> {
         self.session.in_flight.subtract(self.price)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{config::Config, hub::harness::Bench};
+
+    #[test]
+    fn what_is_too_large_to_go_along_is_charged_for_all_its_members() {
+        let mut bench = Bench::new(&Config::default(), 1, 1000);
+        let sender = bench.client(0, true).session;
+        let members_price = |bytes| {
+            let charged = Charged::new(Some(&sender), bytes, 1000, Some(7));
+            charged.part(1000).map(|charge| charge.price - in_flight::price(bytes, 1000, 1000))
+        };
+        let half = TOGETHER_BYTES_MAX / 2;
+        assert_eq!(members_price(10), Some(1000), "nothing is before it");
+        assert!(members_price(half).is_some_and(|price| price < 1000), "it goes along");
+        assert_eq!(members_price(half + 1), Some(1000), "no two of them go together");
+        assert!(members_price(10).is_some_and(|price| price < 1000), "it goes along again");
     }
 }

@@ -1,8 +1,10 @@
 //! The identity of one connection.
 
+use serde::{Deserialize, Serialize};
+
 /// The identity of one connection on one worker. Slots are reused; the generation distinguishes
 /// their connections, so a late letter to an earlier one is a no-op.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct ConnId {
     pub(crate) worker: u16,
     pub(crate) slot: u32,

@@ -130,7 +130,7 @@ impl Engine {
     }
 
     /// Asks. The question comes back to `asker` at once if too many wait.
-    pub(crate) fn ask(&self, question: Question, asker: Asker) -> Result<(), (Asker, RoomError)> {
+    pub(super) fn ask(&self, question: Question, asker: Asker) -> Result<(), (Asker, RoomError)> {
         let (shard, bytes) = (question.shard(self.shards), question.bytes());
         let waiting = &self.waiting[shard];
         let count = waiting.count.fetch_add(1, Ordering::Relaxed) + 1;

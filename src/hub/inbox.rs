@@ -9,9 +9,9 @@ use crate::{
 
 /// The bounds of an inbox.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct InboxBounds {
-    pub(super) messages_max: usize,
-    pub(super) bytes_max: usize,
+pub(crate) struct InboxBounds {
+    pub(crate) messages_max: usize,
+    pub(crate) bytes_max: usize,
 }
 
 /// The direct messages of one session.

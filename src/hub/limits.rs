@@ -16,6 +16,7 @@ pub(crate) struct HubLimits {
     inbox_bytes_max: AtomicUsize,
     inbound_messages_max: AtomicUsize,
     inbound_bytes_max: AtomicUsize,
+    history_ms: AtomicU64,
     resume_window_ms: AtomicU64,
     away_max: AtomicUsize,
     rate_messages: AtomicU32,
@@ -42,6 +43,7 @@ impl HubLimits {
         // With half of an outbox full, all that is on its way fits into the other half.
         self.inbound_messages_max.store(config.buffer / 4, Relaxed);
         self.inbound_bytes_max.store(config.buffer_bytes / 4, Relaxed);
+        self.history_ms.store(config.history_age.as_millis() as u64, Relaxed);
         self.resume_window_ms.store(config.resume_window.as_millis() as u64, Relaxed);
         self.away_max.store(config.max_away_sessions, Relaxed);
         self.rate_messages.store(config.rate_messages, Relaxed);
@@ -65,7 +67,7 @@ impl HubLimits {
         self.page_bytes_max.load(Relaxed)
     }
 
-    pub(super) fn inbox(&self) -> InboxBounds {
+    pub(crate) fn inbox(&self) -> InboxBounds {
         InboxBounds {
             messages_max: self.inbox_messages_max.load(Relaxed),
             bytes_max: self.inbox_bytes_max.load(Relaxed),
@@ -79,8 +81,13 @@ impl HubLimits {
         }
     }
 
+    /// How long a message is kept, in milliseconds.
+    pub(crate) fn history_ms(&self) -> u64 {
+        self.history_ms.load(Relaxed)
+    }
+
     /// How long a session outlives its connection.
-    pub(super) fn resume_window_ms(&self) -> u64 {
+    pub(crate) fn resume_window_ms(&self) -> u64 {
         self.resume_window_ms.load(Relaxed)
     }
 

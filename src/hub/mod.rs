@@ -17,7 +17,7 @@ pub(crate) mod event;
 pub(crate) mod send_status;
 pub(crate) mod task;
 pub(crate) mod session_token;
-mod inbox;
+pub(crate) mod inbox;
 mod in_flight;
 mod inbound;
 mod patterns;
@@ -47,6 +47,7 @@ pub(crate) mod announced;
 pub(crate) mod mirror;
 pub(crate) mod direct;
 pub(crate) mod publisher;
+pub(crate) mod posts;
 pub(crate) mod survey;
 mod locked_session;
 pub(crate) mod identities;
@@ -198,10 +199,17 @@ impl Hub {
 
     /// Asks the engine. The answer comes through the channel.
     pub(crate) fn begin_asking(&self, question: Question) -> Result<Receiver<Outcome>, RoomError> {
-        let engine = self.engine.as_ref().ok_or(RoomError::EngineAway)?;
         let (answer, answered) = crossbeam_channel::bounded(1);
-        engine.ask(question, Asker::Thread(answer)).map_err(|(_, error)| error)?;
+        self.ask(question, Asker::Thread(answer)).map_err(|(_, error)| error)?;
         Ok(answered)
+    }
+
+    /// Asks the engine. The question comes back to `asker` at once if there is no engine, or too
+    /// many wait.
+    pub(crate) fn ask(&self, question: Question, asker: Asker) -> Result<(), (Asker, RoomError)> {
+        let Some(engine) = &self.engine else { return Err((asker, RoomError::EngineAway)) };
+        let refused = &self.rooms.metrics.engine_refused;
+        engine.ask(question, asker).inspect_err(|_| refused.add_shared())
     }
 
     /// Tells the engine, if there is one, that a session is not as it was.

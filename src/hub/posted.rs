@@ -1,4 +1,7 @@
-//! What the client of an event stream has posted, on its way to the stream.
+//! What the client of an event stream has posted.
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use super::{conn_id::ConnId, stream_key::StreamKey};
 
@@ -10,19 +13,25 @@ pub(crate) struct Posted {
     pub(crate) nth: u64,
     /// What it says, in frames of a client.
     pub(crate) frames: Vec<u8>,
-    /// The connection on which it came.
-    pub(crate) from: ConnId,
+    pub(crate) from: Poster,
+}
+
+/// The connection on which a post came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Poster {
+    pub(crate) node: Uuid,
+    pub(crate) conn: ConnId,
 }
 
 /// Which post, of which stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct PostName {
     pub(crate) stream: ConnId,
     pub(crate) nth: u64,
 }
 
 /// What its stream says to a post.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum PostOutcome {
     /// All of it is handled.
     Handled,
@@ -30,6 +39,8 @@ pub(crate) enum PostOutcome {
     OutOfOrder,
     /// There is no such stream.
     Unknown,
+    /// There is no space for it now.
+    Busy,
 }
 
 impl Posted {

@@ -47,6 +47,11 @@ pub(crate) enum Question {
     },
     /// Tell each node, this one too.
     Announce(Bytes),
+    /// Tell one node.
+    Tell {
+        node: Uuid,
+        message: Bytes,
+    },
 }
 
 /// Who publishes.
@@ -76,7 +81,7 @@ impl Question {
             Question::Bring { rooms, .. } => rooms.first().map(|(room, _)| room),
             Question::BringSession { token, .. } => return shards.of_client(token.client_id()),
             Question::Direct { to, .. } => return shards.of_client(*to),
-            Question::Broadcast { .. } | Question::Announce(_) => None,
+            Question::Broadcast { .. } | Question::Announce(_) | Question::Tell { .. } => None,
         };
         room.map_or(0, |room| shards.of_room(room))
     }
@@ -87,7 +92,8 @@ impl Question {
             Question::Publish(Publish { message, .. })
             | Question::Direct { message, .. }
             | Question::Broadcast { message, .. }
-            | Question::Announce(message) => message.len(),
+            | Question::Announce(message)
+            | Question::Tell { message, .. } => message.len(),
             Question::Bring { .. } | Question::BringSession { .. } => 0,
         };
         size_of::<Question>() + message

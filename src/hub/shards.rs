@@ -8,8 +8,10 @@ use uuid::Uuid;
 use super::names::RoomName;
 use crate::config::REDIS_URLS_MAX;
 
-/// The most engines: each has a bit of a word.
+/// The most engines.
 const SHARDS_MAX: usize = REDIS_URLS_MAX;
+
+const _: () = assert!(SHARDS_MAX <= u64::BITS as usize, "each has a bit of a word");
 
 /// How many engines there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +33,7 @@ impl Shards {
 
     /// A bit for each of them.
     pub(crate) fn all(self) -> u64 {
-        u64::MAX >> (SHARDS_MAX - self.count)
+        u64::MAX >> (u64::BITS as usize - self.count)
     }
 
     /// The one that has a room: by its tag if it has one, so that rooms can be kept together.
@@ -150,6 +152,9 @@ mod tests {
             ("{a", "{a"),
             ("a}", "a}"),
             ("}{a}", "a"),
+            ("{}{a}", "{}{a}"),
+            ("{{a}}", "{a"),
+            ("{a{b}", "a{b"),
         ] {
             assert_eq!(tag(text), expected, "{text}");
         }

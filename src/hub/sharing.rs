@@ -239,4 +239,19 @@ mod tests {
             rooms.iter().map(|room| name(&format!("{{a}}{room}"))).collect();
         assert_eq!(publish(&together), Ok(()));
     }
+
+    #[test]
+    fn a_question_that_finds_no_space_is_counted_as_refused() {
+        let mut bench = Bench::new(&Config::default(), 1, 1000);
+        let (engine, _asked) = Engine::new(Uuid::new_v4(), vec![String::new()], Box::new(|| {}));
+        Arc::get_mut(&mut bench.hub).expect("one").engine = Some(Arc::new(engine));
+        let ask = |bytes: usize| {
+            let question = Question::Announce(vec![0; bytes].into());
+            let asked = bench.hub.begin_asking(question).map(drop);
+            (asked, bench.hub.rooms.metrics.engine_refused.value())
+        };
+        assert_eq!(ask(1), (Ok(()), 0));
+        assert_eq!(ask(64 << 20), (Err(RoomError::Overloaded), 1));
+        assert_eq!(ask(1), (Ok(()), 1), "it takes no space");
+    }
 }

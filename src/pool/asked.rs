@@ -8,7 +8,10 @@ use std::{
 };
 
 use super::{
-    conn_io::ConnIo, open::UpgradeRequest, shared::Shared, transport::Transport,
+    conn_io::ConnIo,
+    open::UpgradeRequest,
+    shared::Shared,
+    transport::{EventsRequest, Transport},
     worker_cx::WorkerCtx,
 };
 use crate::{
@@ -182,16 +185,21 @@ fn lines_for_page(request: &Request<'_>) -> String {
     })
 }
 
-/// Whether a request to a WebSocket's route asks for an event stream instead.
-fn wants_events(request: &Request<'_>) -> bool {
-    let is_event_stream = |item: &str| {
-        let name = item.split(';').next().unwrap_or_default();
-        name.trim().eq_ignore_ascii_case(EVENT_STREAM)
-    };
+/// What a request to a WebSocket's route asks for, if that is an event stream instead.
+fn events_request(request: &Request<'_>) -> Option<EventsRequest> {
     let headers = request.upgrade().headers;
-    request.method() == "GET"
-        && !headers.has_token("Upgrade", "websocket")
-        && headers.items("Accept").any(is_event_stream)
+    if request.method() != "GET" || headers.has_token("Upgrade", "websocket") {
+        return None;
+    }
+    let event_stream = headers.items("Accept").find_map(|item| {
+        let (name, parameters) = item.split_once(';').unwrap_or((item, ""));
+        name.trim().eq_ignore_ascii_case(EVENT_STREAM).then_some(parameters)
+    })?;
+    // Within `Accept`, because a page may set that without asking first.
+    let mut parameters = event_stream.split(';').filter_map(|parameter| parameter.split_once('='));
+    let padding = parameters.find(|(name, _)| name.trim().eq_ignore_ascii_case("padding"));
+    let padding = padding.and_then(|(_, bytes)| bytes.trim().parse().ok()).unwrap_or(0);
+    Some(EventsRequest { lines: lines_for_page(request), padding })
 }
 
 fn ask_upgrade(request: &Request<'_>, client: SocketAddr, route: usize, cx: &WorkerCtx) -> Asked {
@@ -200,10 +208,10 @@ fn ask_upgrade(request: &Request<'_>, client: SocketAddr, route: usize, cx: &Wor
         Compression::Shared => Some(Takeover::Never),
         Compression::Dedicated => Some(Takeover::Allowed),
     };
-    let wants_events = cx.shared.routes[route].takes_event_streams && wants_events(request);
-    let upgrade = match wants_events {
-        true => Ok(Transport::Events(lines_for_page(request))),
-        false => Upgrade::check(request.upgrade(), takeover).map(Transport::WebSocket),
+    let takes_event_streams = cx.shared.routes[route].takes_event_streams;
+    let upgrade = match events_request(request).filter(|_| takes_event_streams) {
+        Some(events) => Ok(Transport::Events(events)),
+        None => Upgrade::check(request.upgrade(), takeover).map(Transport::WebSocket),
     };
     let mut transport = match upgrade {
         Ok(transport) => transport,

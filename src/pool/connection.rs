@@ -252,7 +252,12 @@ impl Connection {
             };
             match open.read(&mut rest, &mut self.io, cx) {
                 Ok(None) => break,
-                Ok(Some(ended)) => self.end(ended, cx),
+                Ok(Some(ended)) => {
+                    self.end(ended, cx);
+                    if !rest.is_empty() {
+                        self.drop_posted(cx);
+                    }
+                }
                 Err(error) => self.on_lost(&error, cx),
             }
         }
@@ -291,15 +296,16 @@ impl Connection {
         self.end((reason, stage), cx);
         // What was read and not handled may hold the peer's Close.
         let stash = std::mem::take(&mut self.io.stash);
+        if !stash.is_empty() {
+            self.drop_posted(cx);
+        }
         self.advance_stash(stash, cx);
     }
 
     /// Ends a connection of which nothing more can be written.
     fn end_at_once(&mut self, reason: CloseReason, cx: &mut WorkerCtx) {
         self.end((reason, Stage::Flush), cx);
-        if self.io.stream.is_of_events() {
-            self.answer_poster(PostOutcome::Unknown, cx);
-        }
+        self.drop_posted(cx);
         self.phase = Phase::Gone;
         self.io.list_dirty(&mut cx.work);
     }
@@ -373,7 +379,7 @@ impl Connection {
             }
             Phase::Posting(post) => {
                 let answer = post.on_deadline();
-                self.answer_post(&answer, cx);
+                self.answer_sent_post(&answer, cx);
             }
             Phase::Asking(_) => self.refuse(Refused::HandlerBusy, cx),
             Phase::Waiting(_) => {

@@ -10,14 +10,16 @@ use std::io::{self, IoSlice, Write};
 use crate::{
     http::event_stream::{EVENT_STREAM, EventEncoder},
     hub::{
-        conn_id::ConnId,
-        posted::{PostName, PostOutcome, Posted},
+        posted::{PostName, PostOutcome, Posted, Poster},
         stream_key::StreamKey,
     },
 };
 
 /// Frames that are put into events for one write. What the kernel does not take of them is kept.
 const BYTES_PER_WRITE_MAX: usize = 64 << 10;
+
+/// The most that may be asked to follow each write, in bytes.
+const PADDING_BYTES_MAX: usize = 16 << 10;
 
 /// What is decided about a post.
 #[derive(Debug, PartialEq, Eq)]
@@ -37,26 +39,33 @@ pub(super) struct EventStream {
     unsent_sent: usize,
     has_progress: bool,
     is_left_out_told: bool,
+    /// What follows each write, so that a proxy which fills a buffer before it passes anything on
+    /// passes the events on.
+    padding: usize,
     key: StreamKey,
     /// The number of the last post that was taken.
     last_post: u64,
     /// Where a post waits until it is handled, and which one.
-    poster: Option<(ConnId, PostName)>,
+    poster: Option<(Poster, PostName)>,
     /// Not all of the last post is handled.
     is_handling: bool,
 }
 
 impl EventStream {
     /// A stream whose client posts under this name. `unsent` is the head of the answer to its
-    /// request, behind what was not written of earlier answers.
-    pub(super) fn new(key: StreamKey, mut unsent: Vec<u8>) -> EventStream {
+    /// request, behind what was not written of earlier answers; so many bytes of `padding` are to
+    /// follow each write.
+    pub(super) fn new(key: StreamKey, mut unsent: Vec<u8>, padding: usize) -> EventStream {
+        let padding = padding.min(PADDING_BYTES_MAX);
         EventEncoder::begin(&key.to_string(), &mut unsent);
+        append_padding(padding, &mut unsent);
         EventStream {
             encoder: EventEncoder::default(),
             unsent,
             unsent_sent: 0,
             has_progress: false,
             is_left_out_told: false,
+            padding,
             key,
             last_post: 0,
             poster: None,
@@ -86,7 +95,7 @@ impl EventStream {
     }
 
     /// Notes that all that was posted is handled. Returns who waits for that.
-    pub(super) fn take_poster(&mut self) -> Option<(ConnId, PostName)> {
+    pub(super) fn take_poster(&mut self) -> Option<(Poster, PostName)> {
         self.is_handling = false;
         self.poster.take()
     }
@@ -127,6 +136,9 @@ impl EventStream {
             self.encoder.encode(now, &mut self.unsent);
             taken += now.len();
         }
+        if self.encoder.is_between() {
+            append_padding(self.padding, &mut self.unsent);
+        }
         match self.flush(below) {
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
             // What is left goes with the next write.
@@ -149,6 +161,15 @@ impl EventStream {
         }
         (self.unsent, self.unsent_sent) = (Vec::new(), 0);
         below.flush()
+    }
+}
+
+/// Appends a comment, which clients pass over.
+fn append_padding(bytes: usize, out: &mut Vec<u8>) {
+    if bytes > 0 {
+        out.push(b':');
+        out.resize(out.len() + bytes, b' ');
+        out.extend_from_slice(b"\n\n");
     }
 }
 

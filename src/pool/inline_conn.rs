@@ -11,7 +11,6 @@ use crate::{
         conn_handle::{ConnHandle, Continuation},
         conn_id::ConnId,
         engine::Asker,
-        error::RoomError,
         question::{Outcome, Question},
         room::{Entry, Room},
         send_status::SendStatus,
@@ -116,11 +115,8 @@ impl ConnHandle for InlineConn<'_> {
         question: Question,
         next: Continuation,
     ) -> Option<(Continuation, Outcome)> {
-        let Some(engine) = &self.cx.shared.hub.engine else {
-            return Some((next, Err(RoomError::EngineAway)));
-        };
         let asker = Asker::Conn { conn: self.io.id, next: Box::new(next) };
-        match engine.ask(question, asker) {
+        match self.cx.shared.hub.ask(question, asker) {
             Ok(()) => {
                 *self.answers_due += 1;
                 self.io.pauses.set(PauseReasons::ENGINE);

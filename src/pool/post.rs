@@ -19,11 +19,7 @@ use crate::{
         body::{BadBody, BodyReader},
         response::{Response, Status, error_body, write_head},
     },
-    hub::{
-        conn_id::ConnId,
-        mailbox::Letter,
-        posted::{PostName, PostOutcome, Posted},
-    },
+    hub::posted::{PostName, PostOutcome, Posted, Poster},
     ws::encode::{Kind, encode_frame, message_header},
 };
 
@@ -128,6 +124,7 @@ impl From<PostOutcome> for PostAnswer {
                 let message = "posts are numbered from 1 up, and sent one after the other's answer";
                 PostAnswer::new(Status::Conflict, "out_of_order", message)
             }
+            PostOutcome::Busy => PostAnswer::busy(),
             PostOutcome::Unknown => {
                 let message = "there is no such event stream, or no more: open another one";
                 PostAnswer::new(Status::NotFound, "no_stream", message)
@@ -244,21 +241,16 @@ impl Post {
 
 /// Sends a whole post to its stream.
 fn send(body: &[u8], io: &mut ConnIo, cx: &mut WorkerCtx) -> Result<PostName, PostAnswer> {
-    let posted = parse(body, io.id)?;
+    let from = Poster { node: cx.shared.hub.node, conn: io.id };
+    let posted = parse(body, from)?;
     let name = posted.name();
-    let (worker, mailboxes) = (posted.key.conn.worker(), &cx.shared.hub.mailboxes);
-    if worker >= mailboxes.workers() {
-        return Err(PostOutcome::Unknown.into());
-    }
-    if !mailboxes.post(worker, Letter::Posted(Box::new(posted))) {
-        return Err(PostAnswer::busy());
-    }
+    cx.shared.hub.hand_in(posted)?;
     io.set_deadline(HANDLED_WITHIN, cx);
     Ok(name)
 }
 
-/// Reads a body that came on the connection `from`.
-fn parse(body: &[u8], from: ConnId) -> Result<Posted, PostAnswer> {
+/// Reads a body.
+fn parse(body: &[u8], from: Poster) -> Result<Posted, PostAnswer> {
     let text = std::str::from_utf8(body);
     let text = text.map_err(|_| PostAnswer::malformed("the body of a post must be UTF-8"))?;
     let (first, rest) = text.split_once('\n').unwrap_or((text, ""));

@@ -10,7 +10,11 @@ use std::sync::{Arc, atomic::AtomicUsize};
 use bytes::Bytes;
 
 use crate::{
-    hub::{charge::Charge, conn_id::ConnId, room::RoomKey},
+    hub::{
+        charge::{Charge, TOGETHER_BYTES_MAX},
+        conn_id::ConnId,
+        room::RoomKey,
+    },
     ws::{
         deflate::{Deflate, Deflaters},
         frame::{PreparedFrame, join_frames},
@@ -21,8 +25,8 @@ use crate::{
 const MESSAGES_MAX: usize = 32;
 
 /// What their frames may have together, in bytes: copying more costs more than it saves, and a slow
-/// client keeps all of it for its last byte.
-const BYTES_MAX: usize = 32 << 10;
+/// client keeps all of it for its last byte. Senders pay less for what goes together.
+const BYTES_MAX: usize = TOGETHER_BYTES_MAX;
 
 /// One message on its way to a room's members.
 pub(super) struct RoomMessage {

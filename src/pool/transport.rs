@@ -13,9 +13,15 @@ use crate::{
 /// How the messages of a connection travel.
 pub(crate) enum Transport {
     WebSocket(Upgrade),
-    /// Down as server-sent events, up in posts; with the header lines of the answer that the page
-    /// which asks is to see.
-    Events(String),
+    Events(EventsRequest),
+}
+
+/// Down as server-sent events, up in posts.
+pub(super) struct EventsRequest {
+    /// Header lines of the answer, each with its line end.
+    pub(super) lines: String,
+    /// What is to follow each write, in bytes.
+    pub(super) padding: usize,
 }
 
 impl Transport {
@@ -26,15 +32,15 @@ impl Transport {
                 io.outbox.push_own(0, &mut cx.scratch.spare, |out| upgrade.respond(out, waited_ms));
                 io.deflate = upgrade.compression.map(|agreed| Box::new(Deflate::new(agreed)));
             }
-            Transport::Events(mut lines) => {
+            Transport::Events(EventsRequest { mut lines, padding }) => {
                 if let Some(waited_ms) = waited_ms {
                     lines += &format!("Queue-Wait-Ms: {waited_ms}\r\n");
                 }
                 // What was not written of earlier answers is no frame.
                 let mut head = io.outbox.take_bytes(&mut cx.scratch.spare);
                 write_head(&mut head, cx.date(), &lines);
-                let key = StreamKey::new(io.id);
-                io.stream.begin_events(EventStream::new(key, head));
+                let key = StreamKey::new(cx.shared.hub.node, io.id);
+                io.stream.begin_events(EventStream::new(key, head, padding));
                 cx.shared.metrics.server.event_streams_total.add_shared();
             }
         }

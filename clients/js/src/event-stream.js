@@ -2,11 +2,19 @@
  * A connection without a WebSocket: messages come as an event stream, the answer to one long GET, and go
  * as POSTs. `docs/protocol.md` has the protocol.
  */
+import { addBounded } from './bounded.js';
 import { EventParser, EventTooLarge } from './event-parser.js';
 import { retryAfter } from './retry-after.js';
 
 // The first event is sent with the head of the answer. What holds it back holds back all.
 const FIRST_EVENT_MS = 5_000;
+
+// What a proxy that fills a buffer first is given with each event, in bytes.
+const PADDING = 8192;
+
+// The addresses whose first event did not come: there the next stream is padded.
+const heldBack = new Set();
+const HELD_BACK_MAX = 100;
 
 // The server is allowed a message of its own limit and this much more; one that is larger goes alone.
 const POST_BYTES_MAX = 64 * 1024;
@@ -43,6 +51,7 @@ export class EventStream {
   #url;
   #request;
   #firstEventMs;
+  #begunAt = performance.now();
   #abort = new AbortController();
   #timers = new Set();
   // The secret that posts carry.
@@ -95,12 +104,16 @@ export class EventStream {
 
   /** Ends the connection without a word. */
   terminate() {
-    this.#over({ code: 1006, reason: 'given up' });
+    const end = { code: 1006, reason: 'given up' };
+    const isLate = this.#key === null && performance.now() - this.#begunAt >= this.#firstEventMs;
+    if (isLate) this.#heldBack(end);
+    else this.#over(end);
   }
 
   /** Reads the stream from its beginning to its end. */
   async #listen(lengthMax) {
-    const response = await this.#fetch({ headers: { ...this.#request.headers, accept: 'text/event-stream' } });
+    const accept = `text/event-stream${heldBack.has(this.#url.href) ? `; padding=${PADDING}` : ''}`;
+    const response = await this.#fetch({ headers: { ...this.#request.headers, accept } });
     if (this.#isOver) return;
     if (response instanceof Error) return this.#over({ code: 1006, reason: messageOf(response) });
     const { status, headers, body } = response;
@@ -114,7 +127,7 @@ export class EventStream {
     }
     this.#later(this.#firstEventMs, () => {
       const reason = `no event within ${this.#firstEventMs} ms: a proxy may hold the answer back`;
-      if (this.#key === null) this.#over({ code: 1006, reason });
+      if (this.#key === null) this.#heldBack({ code: 1006, reason });
     });
     const parser = new EventParser({ event: (name, data) => this.#event(name, data), lengthMax });
     const reader = body.getReader();
@@ -241,6 +254,11 @@ export class EventStream {
       run();
     }, ms);
     this.#timers.add(timer);
+  }
+
+  #heldBack(end) {
+    if (!this.#isOver) addBounded(heldBack, this.#url.href, HELD_BACK_MAX);
+    this.#over(end);
   }
 
   #over(end) {

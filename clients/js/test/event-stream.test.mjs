@@ -244,6 +244,27 @@ test('an answer that is held back is given up, with the likely cause', async () 
   const stream = await server.accept();
   assert.deepEqual(await socket.ended(), { code: 1006, reason: 'no event within 50 ms: a proxy may hold the answer back' });
   await until('end', () => !stream.isOpen);
+  assert.equal(stream.request.headers.accept, 'text/event-stream');
+  // The next one has something to fill the proxy's buffer with.
+  server.greets = true;
+  assert.equal((await opened()).stream.request.headers.accept, 'text/event-stream; padding=8192');
+});
+
+test('a proxy that holds back the head too is given padding the next time', async () => {
+  server.refusals.push(null);
+  const held = open({ firstEventMs: 20 });
+  await until('requests', () => server.refusals.length === 0);
+  await new Promise((resolve) => setTimeout(resolve, 25));
+  held.terminate();
+  assert.equal((await opened()).stream.request.headers.accept, 'text/event-stream; padding=8192');
+});
+
+test('one that is given up early says nothing of proxies', async () => {
+  server.refusals.push(null);
+  const early = open();
+  await until('request', () => server.refusals.length === 0);
+  early.terminate();
+  assert.equal((await opened()).stream.request.headers.accept, 'text/event-stream');
 });
 
 test('an event that is too large ends it for good', async () => {

@@ -55,7 +55,8 @@ impl Core {
         }
         let shards = self.shards_of(&asked.question);
         let (directs, session) = (Vec::new(), None);
-        let bringing = Bringing { asked, shards, left: 1, error: None, directs, session };
+        let (left, matches_left, error) = (1, 0, None);
+        let bringing = Bringing { asked, shards, left, matches_left, error, directs, session };
         self.bringings.insert(self.next_bringing, bringing);
         self.next_bringing
     }
@@ -78,6 +79,13 @@ impl Core {
         let from = [b"[", prefix.as_bytes()].concat();
         // Behind all names that begin so: no name has this byte.
         let to = [b"(", prefix.as_bytes(), &[0xff]].concat();
+        let matches_max =
+            MATCHES_MAX.min(self.hub.limits.memberships_max().saturating_mul(2).saturating_add(1));
+        if let Some(bringing) = self.bringings.get_mut(&bringing) {
+            bringing.matches_left = bringing.matches_left.saturating_add(matches_max);
+            bringing.left += self.shards.len();
+        }
+        // Any shard may have all of them.
         let args = vec![
             bytes("ZRANGEBYLEX"),
             self.names.rooms(),
@@ -85,13 +93,32 @@ impl Core {
             to.into(),
             bytes("LIMIT"),
             bytes("0"),
-            number(MATCHES_MAX.min(self.settings.memberships_max.saturating_mul(2) + 1)),
+            number(matches_max),
         ];
         for shard in 0..self.shards.len() {
-            if let Some(bringing) = self.bringings.get_mut(&bringing) {
-                bringing.left += 1;
-            }
             self.command(shard, args.clone(), Sent::Names { bringing });
+        }
+    }
+
+    /// Brings rooms of a shard that match a pattern, as many as may be brought still. Without an
+    /// answer nobody knows what matches.
+    pub(super) fn on_names(&mut self, id: u64, answer: Option<&Value>) {
+        let Some(names) = answer.and_then(Value::list) else {
+            return self.refuse_bringing(id);
+        };
+        let rooms = names.iter().filter_map(|name| RoomName::new(name.text()?).ok());
+        let Some(bringing) = self.bringings.get_mut(&id) else { return };
+        let rooms: Vec<_> = rooms.take(bringing.matches_left).map(|room| (room, None)).collect();
+        bringing.matches_left -= rooms.len();
+        self.bring_for(id, rooms, false);
+        self.note_brought(id, Ok(()));
+    }
+
+    /// Gives a bringing up: what it needs cannot be asked.
+    pub(super) fn refuse_bringing(&mut self, id: u64) {
+        if let Some(bringing) = self.remove_bringing(id) {
+            self.note_unkept(&bringing.asked);
+            self.answer(bringing.asked, Err(RoomError::EngineAway));
         }
     }
 
@@ -355,7 +382,7 @@ impl Core {
 
     /// Keeps a direct message for a session that is being brought. Redis bounds how many may come.
     pub(super) fn hold_direct(&mut self, client: Uuid, seq: u64, message: &[u8]) {
-        let inbox_max = self.settings.inbox.0;
+        let inbox_max = self.inbox_bounds().messages_max;
         for id in self.bringings_of(client) {
             let bringing = self.bringings.get_mut(&id);
             if let Some(bringing) = bringing.filter(|of| of.directs.len() < inbox_max) {

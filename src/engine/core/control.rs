@@ -47,7 +47,10 @@ impl Core {
                 let args = vec![bytes("GET"), mark.key.clone()];
                 self.command(shard, args, Sent::Mark);
             }
-            self.renew_sessions(now_ms);
+            // It looks at all sessions, for all shards.
+            if shard == self.speaker() {
+                self.renew_sessions(now_ms);
+            }
             self.tell_again(shard);
         }
         let beats = &mut self.shards[shard].beats;
@@ -118,7 +121,7 @@ impl Core {
         let args = vec![
             bytes(node),
             self.names.prefix(),
-            number(self.settings.resume_window_ms),
+            number(self.hub.limits.resume_window_ms()),
             number(AT_ONCE_MAX),
             flag(goes_by_lease),
         ];
@@ -200,6 +203,8 @@ impl Core {
                 let frame = self.hub.frame_of(&envelope, &[0]);
                 self.behind |= self.hub.arrive_for_all(route, frame, &envelope.from);
             }
+            b'P' => self.hub.take_post(head, body)?,
+            b'R' => self.hub.take_post_answer(head)?,
             b'C' => self.hub.carry_out(serde_json::from_slice(body).ok()?),
             _ => return None,
         }

@@ -11,7 +11,10 @@ use super::{
     sent::Sent,
     words::{bytes, read_inbox},
 };
-use crate::{engine::link::order::Value, hub::envelope::Envelope};
+use crate::{
+    engine::link::order::Value,
+    hub::{envelope::Envelope, inbox::InboxBounds},
+};
 
 impl Core {
     /// Takes a message that another node, or this one, has numbered.
@@ -28,6 +31,13 @@ impl Core {
                 Some(())
             }
         }
+    }
+
+    /// What may wait in Redis for one client. Also a message that is sent at once waits for a
+    /// moment.
+    pub(super) fn inbox_bounds(&self) -> InboxBounds {
+        let bounds = self.hub.limits.inbox();
+        InboxBounds { messages_max: bounds.messages_max.max(1), ..bounds }
     }
 
     /// Asks for the messages that this node has missed.

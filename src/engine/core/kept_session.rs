@@ -29,6 +29,8 @@ impl KeptSession {
         let at = match self.written.iter().position(|(of, _)| *of == shard) {
             Some(at) => at,
             None => {
+                // One shard knows most sessions.
+                self.written.reserve_exact(1);
                 self.written.push((shard, None));
                 self.written.len() - 1
             }

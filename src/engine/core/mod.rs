@@ -64,24 +64,17 @@ use crate::{
         session::Session,
         shards::Shards,
     },
-    store::HistoryBounds,
 };
 
 /// Sessions that may wait to be written down before those are looked for that have ended.
 const CHANGED_MAX: usize = 4096;
 
-/// What the core is told of the settings.
+/// What the core is told of the settings that hold as long as the server runs. The hub has the
+/// others.
 pub(crate) struct CoreSettings {
     pub(crate) prefix: String,
-    /// The longest time a message is kept, in milliseconds.
-    pub(crate) history_ms: u64,
-    pub(crate) inbox: (usize, usize),
-    pub(crate) resume_window_ms: u64,
     /// Replicas that must have a message before its publisher is told its number.
     pub(crate) replicas: usize,
-    /// The most rooms of one client.
-    pub(crate) memberships_max: usize,
-    pub(crate) bounds: HistoryBounds,
     pub(crate) default_room: Option<RoomName>,
     /// What each shard keeps of the list in which it stands, by shard.
     pub(crate) marks: Vec<Mark>,
@@ -94,15 +87,6 @@ impl CoreSettings {
     pub(crate) fn new(config: &Config, about: Box<dyn Fn() -> String + Send>) -> CoreSettings {
         CoreSettings {
             prefix: config.redis_prefix.clone(),
-            history_ms: config.history_age.as_millis() as u64,
-            inbox: (config.inbox.max(1), config.inbox_bytes),
-            resume_window_ms: config.resume_window.as_millis() as u64,
-            memberships_max: config.max_rooms_per_conn,
-            bounds: HistoryBounds {
-                messages_max: config.history,
-                bytes_max: config.history_bytes,
-                age_max: config.history_age,
-            },
             default_room: RoomName::new(&config.default_room).ok(),
             replicas: config.redis_wait_replicas,
             marks: Vec::new(),
@@ -332,12 +316,13 @@ impl Core {
 
     fn on_other_list(&mut self, shard: usize, why: &str) {
         self.set_outage(shard, why);
-        let Shard { label, was_up, .. } = &self.shards[shard];
-        let told = format!("redis_url: {label}{why}");
-        match was_up {
+        let shard = &mut self.shards[shard];
+        let told = format!("redis_url: {}{why}", shard.label);
+        if !shard.was_up {
+            self.failure.get_or_insert(told);
+        } else if !std::mem::replace(&mut shard.is_other_list_told, true) {
             // Those who came later are wrong, and must not end those who are at work.
-            true => log::error!("engine: {told}"),
-            false => _ = self.failure.get_or_insert(told),
+            log::error!("engine: {told}");
         }
     }
 
@@ -348,6 +333,7 @@ impl Core {
         log::info!("engine: {label}connected to {}, version {}", facts.address, facts.version);
         shard.generation = Some(facts.run_id.clone().into());
         shard.was_up = true;
+        shard.is_other_list_told = false;
         shard.beats.begin(now_ms);
         shard.redis_clock.begin(facts.now_ms, now_ms);
         let own = [self.names.node(self.engine.node), self.names.all(), self.names.new_rooms()];

@@ -30,7 +30,7 @@ impl Core {
             upto_min = upto_min.min(upto.parse().ok()?);
             earlier.push((epoch.parse().ok()?, upto_min));
         }
-        let age_max_ms = self.settings.history_ms;
+        let age_max_ms = self.hub.limits.history_ms();
         let mut kept = VecDeque::new();
         for message in messages.list()?.iter().rev() {
             let [id, fields] = message.list()? else { return None };

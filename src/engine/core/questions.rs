@@ -14,6 +14,7 @@ use crate::{
     hub::{
         engine::Asked,
         error::RoomError,
+        inbox::InboxBounds,
         names::RoomName,
         question::{Answer, By, Publish, Question},
         shards::Shards,
@@ -60,7 +61,9 @@ impl Core {
             }
             Question::Publish(publish) => publish.rooms.first().map_or(1, of_room),
             Question::Direct { to, .. } => 1 << self.home_of(*to),
-            Question::Broadcast { .. } | Question::Announce(_) => 1 << self.speaker(),
+            Question::Broadcast { .. } | Question::Announce(_) | Question::Tell { .. } => {
+                1 << self.speaker()
+            }
         }
     }
 
@@ -79,6 +82,10 @@ impl Core {
                 let payload = payload.clone();
                 self.announce(asked, payload);
             }
+            Question::Tell { node, message } => {
+                let (channel, message) = (self.names.node(*node), message.clone());
+                self.say(asked, channel, message);
+            }
         }
     }
 
@@ -91,14 +98,18 @@ impl Core {
     /// alone asks again under that one.
     fn id_kept_ms(&self, id: Option<Uuid>) -> u64 {
         match id {
-            Some(_) => self.settings.resume_window_ms.max(OWN_ID_KEPT_MS) * 2,
+            Some(_) => self.hub.limits.resume_window_ms().max(OWN_ID_KEPT_MS) * 2,
             None => OWN_ID_KEPT_MS,
         }
     }
 
     fn announce(&mut self, asked: Box<Asked>, payload: Bytes) {
         self.carry_out_in_redis(&payload);
-        let args = vec![Bytes::from_static(b"PUBLISH"), self.names.all(), payload];
+        self.say(asked, self.names.all(), payload);
+    }
+
+    fn say(&mut self, asked: Box<Asked>, channel: Bytes, payload: Bytes) {
+        let args = vec![Bytes::from_static(b"PUBLISH"), channel, payload];
         self.command(self.speaker(), args, Sent::Question { asked, is_again: false });
     }
 
@@ -164,10 +175,7 @@ impl Core {
         let waiting = self.bringings.iter();
         let due = waiting.filter(|(_, waiting)| is_due(&waiting.asked, waiting.shards));
         for id in due.map(|(id, _)| *id).collect::<Vec<_>>() {
-            if let Some(bringing) = self.remove_bringing(id) {
-                self.note_unkept(&bringing.asked);
-                self.answer(bringing.asked, Err(RoomError::EngineAway));
-            }
+            self.refuse_bringing(id);
         }
     }
 
@@ -234,7 +242,7 @@ impl Core {
             self.names.inbox(to),
             self.names.direct_result(to, &by, result_id),
         ];
-        let (messages_max, bytes_max) = self.settings.inbox;
+        let InboxBounds { messages_max, bytes_max } = self.inbox_bounds();
         let args = vec![
             fence.map(number).unwrap_or_default(),
             number(self.id_kept_ms(id)),
@@ -255,13 +263,7 @@ impl Core {
                 self.on_question_answered(shard, asked, is_again, answer);
             }
             Sent::Open { room, since } => self.on_opened(&room, since, answer),
-            Sent::Names { bringing } => {
-                let names = answer.as_ref().and_then(Value::list).unwrap_or_default();
-                let rooms = names.iter().filter_map(|name| RoomName::new(name.text()?).ok());
-                self.bring_for(bringing, rooms.map(|room| (room, None)), false);
-                let result = answer.map(drop).ok_or(RoomError::EngineAway);
-                self.note_brought(bringing, result);
-            }
+            Sent::Names { bringing } => self.on_names(bringing, answer.as_ref()),
             Sent::Take { bringing } => self.on_taken(bringing, answer),
             Sent::Fence { bringing } => self.on_fenced(shard, bringing, answer.as_ref()),
             Sent::Save { client, fence } => self.on_saved(shard, client, fence, answer.as_ref()),
@@ -299,7 +301,10 @@ impl Core {
                 self.save(&by, 1 << shard);
                 Err(RoomError::EngineAway)
             }
-            (Question::Broadcast { .. } | Question::Announce(_), Some(_)) => Ok(Answer::Done),
+            (
+                Question::Broadcast { .. } | Question::Announce(_) | Question::Tell { .. },
+                Some(_),
+            ) => Ok(Answer::Done),
             (Question::Publish(_), Some(answer)) if says(&answer, NO_SUCH_ROOM) => {
                 Err(RoomError::NoSuchRoom)
             }

@@ -97,7 +97,7 @@ impl Core {
         let node = self.node.clone();
         let keys =
             vec![self.names.session(client), self.names.sessions_of(&node), self.names.orphans()];
-        let args = vec![number(client), bytes(&node), number(self.settings.resume_window_ms)];
+        let args = vec![number(client), bytes(&node), number(self.hub.limits.resume_window_ms())];
         self.order(shard, &scripts::RETURN, keys, args, Sent::Return(client));
     }
 }

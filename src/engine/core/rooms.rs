@@ -126,7 +126,7 @@ impl Core {
             new_epoch(),
             flag(known.may_make),
             number(since.map_or(0, |since| since.seq)),
-            number(self.settings.bounds.messages_max.max(1)),
+            number(self.bounds_of(name).messages_max.max(1)),
             number(self.kept_ms()),
             names.new_rooms(),
         ];
@@ -142,12 +142,15 @@ impl Core {
     /// What a room keeps of its messages.
     pub(super) fn bounds_of(&self, name: &RoomName) -> HistoryBounds {
         let room = self.rooms.get(name).and_then(|known| known.room.as_ref());
-        room.map_or(self.settings.bounds, |room| room.state.lock().bounds)
+        match room {
+            Some(room) => room.state.lock().bounds,
+            None => self.hub.rooms.bounds_of(name),
+        }
     }
 
     /// How long a room is kept in Redis that nobody renews.
     pub(super) fn kept_ms(&self) -> u64 {
-        self.settings.history_ms.max(KEPT_MS)
+        self.hub.limits.history_ms().max(KEPT_MS)
     }
 
     pub(super) fn on_room_subscribed(&mut self, channel: &Bytes) {

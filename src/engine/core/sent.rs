@@ -79,6 +79,7 @@ impl Sent {
                 Question::Direct { .. } => "a direct message",
                 Question::Broadcast { .. } => "a broadcast",
                 Question::Announce(_) => "an announcement",
+                Question::Tell { .. } => "telling another node",
                 Question::Bring { .. } | Question::BringSession { .. } => "bringing a room",
             },
             Sent::Open { .. } => "opening a room",
@@ -119,6 +120,8 @@ pub(super) struct Bringing {
     pub(super) shards: u64,
     /// How much it waits for still.
     pub(super) left: usize,
+    /// How many rooms may be brought of those that its patterns match, in all shards together.
+    pub(super) matches_left: usize,
     pub(super) error: Option<RoomError>,
     /// Direct messages that came for it meanwhile.
     pub(super) directs: Vec<(u64, Bytes)>,

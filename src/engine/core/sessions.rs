@@ -25,6 +25,7 @@ use crate::{
             shared::{Described, Description},
         },
         session_token::SessionToken,
+        shards::Shards,
     },
 };
 
@@ -130,6 +131,7 @@ impl Core {
             kept_ms,
         };
         let now: BTreeSet<RoomName> = rooms.into_iter().collect();
+        let names_by_shard = names_by_shard(&now, spread);
         let left: Vec<RoomName> = kept.rooms.difference(&now).cloned().collect();
         let is_other = kept.shown != shown;
         let is_missing = |room: &&RoomName| anew >> spread.of_room(room) & 1 == 1;
@@ -148,8 +150,8 @@ impl Core {
         for room in left {
             self.show(&room, client, fence, None);
         }
-        for shard in 0..spread.count() {
-            self.write_in(shard, &whole, anew >> shard & 1 == 1);
+        for (shard, names) in names_by_shard.iter().enumerate() {
+            self.write_in(shard, &whole, names, anew >> shard & 1 == 1);
         }
         for room in shown_in {
             // Else it is shown with everything else when the shard can be asked again.
@@ -160,14 +162,11 @@ impl Core {
     }
 
     /// Writes down in a shard what it is to know of a session: all in its own one, and the fence
-    /// and the rooms there in each other one that has rooms of it, or may have had some.
-    fn write_in(&mut self, shard: usize, whole: &Written, anew: bool) {
+    /// and the `names` of its rooms there in each other one that has some, or may have had some.
+    fn write_in(&mut self, shard: usize, whole: &Written, names: &str, anew: bool) {
         let client = whole.client;
-        let (spread, is_up, is_home) =
-            (self.spread, self.is_up(shard), self.home_of(client) == shard);
+        let (is_up, is_home) = (self.is_up(shard), self.home_of(client) == shard);
         let Some(kept) = self.sessions.get_mut(&client) else { return };
-        let rooms = kept.rooms.iter().filter(|room| spread.of_room(room) == shard);
-        let names: Vec<&str> = rooms.map(RoomName::as_str).collect();
         if !is_home && names.is_empty() && !kept.is_known_to(shard) {
             return;
         }
@@ -189,7 +188,7 @@ impl Core {
             of_home(&whole.hash),
             of_home(&whole.path),
             of_home(&whole.record),
-            bytes(&names.join("\n")),
+            bytes(names),
             whole.away.map(number).unwrap_or_default(),
             number(whole.kept_ms),
             number(delivered_seq),
@@ -351,10 +350,10 @@ impl Core {
 
     /// How long a session is kept in Redis that nobody renews: longer than anybody may take it up.
     pub(super) fn session_kept_ms(&self) -> u64 {
-        KEPT_MS.max(self.settings.resume_window_ms * 2)
+        KEPT_MS.max(self.hub.limits.resume_window_ms() * 2)
     }
 
-    /// Renews the sessions that were not written down for long.
+    /// Renews the sessions that were not written down for long, each in all its shards.
     pub(super) fn renew_sessions(&mut self, now_ms: u64) {
         let is_due =
             |kept: &&mut KeptSession| now_ms.saturating_sub(kept.renewed_ms) >= RENEWED_EVERY_MS;
@@ -382,6 +381,19 @@ impl Core {
             }
         }
     }
+}
+
+/// The names of rooms by shard, with a line for each name.
+fn names_by_shard(rooms: &BTreeSet<RoomName>, spread: Shards) -> Vec<String> {
+    let mut all = vec![String::new(); spread.count()];
+    for room in rooms {
+        let names = &mut all[spread.of_room(room)];
+        if !names.is_empty() {
+            names.push('\n');
+        }
+        names.push_str(room.as_str());
+    }
+    all
 }
 
 /// What is written down of a session.

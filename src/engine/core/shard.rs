@@ -30,6 +30,8 @@ pub(super) struct Shard {
     pub(super) down_since_ms: u64,
     /// Whether this node hears what is said to it, and asks.
     pub(super) is_listening: bool,
+    /// Whether it was told that other nodes have another list, since there was a link last.
+    pub(super) is_other_list_told: bool,
     pub(super) beats: Beats,
     pub(super) redis_clock: RedisClock,
     /// Whether it refuses what it should take.

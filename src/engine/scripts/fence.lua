@@ -17,7 +17,7 @@ if not fields[2] then
   return { 0, '' }
 end
 -- As a session that is written down.
-redis.call('ZADD', KEYS[4], 'NX', digits(time_ms() + tonumber(ARGV[5])), ARGV[2])
+redis.call('ZADD', KEYS[4], 'GT', digits(time_ms() + tonumber(ARGV[5])), ARGV[2])
 if fields[2] ~= '' and fields[2] ~= ARGV[2] then
   redis.call('HSET', KEYS[1], 't', '1')
 end

@@ -10,7 +10,7 @@ use crate::{
         names::RoomName,
         room::{Room, RoomState},
     },
-    store::{History, Position},
+    store::{History, HistoryBounds, Position},
 };
 
 impl Rooms {
@@ -29,6 +29,11 @@ impl Rooms {
     ) -> Result<(Arc<Room>, R), RoomError> {
         let make = |_: &_| Ok(History::at(position, position.seq));
         self.enter_made(name, deferred, make, change)
+    }
+
+    /// Returns what a room of this name keeps of its messages, whether or not it is here.
+    pub(crate) fn bounds_of(&self, name: &RoomName) -> HistoryBounds {
+        self.directory.lock().limits.of(name).1
     }
 
     /// Lets go of a mirror that nobody is in. Returns whether it went.

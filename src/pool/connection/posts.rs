@@ -2,11 +2,7 @@
 
 use super::{Connection, Phase};
 use crate::{
-    hub::{
-        conn_id::ConnId,
-        mailbox::Letter,
-        posted::{PostName, PostOutcome, Posted},
-    },
+    hub::posted::{PostName, PostOutcome, Posted},
     pool::{
         asked::PostRequest,
         event_stream::{EventStream, Judged},
@@ -37,6 +33,14 @@ impl Connection {
         }
     }
 
+    /// Answers the post that came here, outside of its turn to be read. What came behind it, which
+    /// may be much, is looked at when that is due.
+    pub(super) fn answer_sent_post(&mut self, answer: &PostAnswer, cx: &mut WorkerCtx) {
+        self.answer_post(answer, cx);
+        self.io.has_backlog = !self.io.stash.is_empty();
+        self.io.list_ready(&mut cx.work);
+    }
+
     /// The stream has answered a post that came here, if that is still awaited.
     pub(in crate::pool) fn on_post_answered(
         &mut self,
@@ -45,10 +49,7 @@ impl Connection {
         cx: &mut WorkerCtx,
     ) {
         if matches!(&self.phase, Phase::Posting(post) if post.awaits(name)) {
-            self.answer_post(&outcome.into(), cx);
-            let stash = std::mem::take(&mut self.io.stash);
-            self.advance_stash(stash, cx);
-            self.io.list_ready(&mut cx.work);
+            self.answer_sent_post(&outcome.into(), cx);
         }
     }
 
@@ -60,7 +61,7 @@ impl Connection {
         };
         match judged {
             Judged::Answered(outcome) => {
-                answer((posted.from, posted.name()), outcome, cx);
+                cx.shared.hub.answer_post(posted.from, posted.name(), outcome);
             }
             Judged::Awaited => {}
             Judged::Taken => {
@@ -77,16 +78,19 @@ impl Connection {
         }
     }
 
+    /// Tells whoever waits for what was posted here, if this is an event stream, that not all of it
+    /// will be handled.
+    pub(super) fn drop_posted(&mut self, cx: &mut WorkerCtx) {
+        if self.io.stream.is_of_events() {
+            self.answer_poster(PostOutcome::Unknown, cx);
+        }
+    }
+
     /// Answers whoever waits for what was posted to this event stream.
     pub(super) fn answer_poster(&mut self, outcome: PostOutcome, cx: &mut WorkerCtx) {
         let poster = self.io.stream.events().and_then(EventStream::take_poster);
-        if let Some(poster) = poster {
-            answer(poster, outcome, cx);
+        if let Some((poster, name)) = poster {
+            cx.shared.hub.answer_post(poster, name, outcome);
         }
     }
-}
-
-fn answer((conn, name): (ConnId, PostName), outcome: PostOutcome, cx: &WorkerCtx) {
-    let letter = Letter::PostAnswered { conn, name, outcome };
-    cx.shared.hub.mailboxes.send_control(conn.worker(), letter);
 }

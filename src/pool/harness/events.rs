@@ -4,8 +4,9 @@ use super::{EVENTS, Harness, close, frame};
 use crate::{
     config::Config,
     hub::{
+        conn_id::ConnId,
         mailbox::Letter,
-        posted::{PostOutcome, Posted},
+        posted::{PostOutcome, Posted, Poster},
         stream_key::StreamKey,
     },
 };
@@ -27,7 +28,8 @@ impl Harness {
 
     /// Posts these frames. The worker has not looked yet.
     fn hand_in(&self, key: StreamKey, nth: u64, frames: Vec<u8>) {
-        let posted = Posted { key, nth, frames, from: self.conn.io.id };
+        let from = Poster { node: key.node, conn: self.conn.io.id };
+        let posted = Posted { key, nth, frames, from };
         assert!(self.cx.shared.hub.mailboxes.post(0, Letter::Posted(Box::new(posted))));
     }
 }
@@ -109,4 +111,41 @@ fn a_post_is_answered_though_its_stream_is_lost() {
     harness.lose(std::io::ErrorKind::ConnectionReset);
     assert_eq!(harness.post_outcomes, [PostOutcome::OutOfOrder, PostOutcome::Unknown]);
     harness.expect_nothing_left("after the loss");
+}
+
+#[test]
+fn a_post_is_called_handled_only_if_all_of_it_was() {
+    let (closes, quiet) = (frame(0x81, b"close 4000 bye"), frame(0x81, b"quiet"));
+    // A frame that says that it is compressed, which nothing was agreed on.
+    let bad = frame(0xc1, b"bad");
+    for (frames, heard, outcome) in [
+        (vec![&quiet, &closes], 2, PostOutcome::Handled),
+        (vec![&quiet, &closes, &quiet], 2, PostOutcome::Unknown),
+        (vec![&quiet, &bad, &quiet], 1, PostOutcome::Unknown),
+    ] {
+        let (mut harness, key) = Harness::stream(Config::default());
+        harness.hand_in(key, 1, frames.into_iter().flatten().copied().collect());
+        harness.turns();
+        assert_eq!((harness.heard(), &harness.post_outcomes[..]), (heard, &[outcome][..]));
+    }
+}
+
+/// A post to a stream of another connection, as it comes.
+fn post(nth: u64, messages: &str) -> String {
+    let key = StreamKey::new(ConnId { worker: 0, slot: 9, generation: 0 });
+    let body = format!("{{\"connection\":\"{key}\",\"post\":{nth}}}\n{messages}");
+    let len = body.len();
+    format!("POST {EVENTS} HTTP/1.1\r\nHost: a\r\nContent-Length: {len}\r\n\r\n{body}")
+}
+
+#[test]
+fn what_came_behind_a_post_is_answered_though_the_post_was_not_handled_in_time() {
+    let mut harness = Harness::new(Config::default());
+    harness.feed(post(1, "hello").as_bytes());
+    harness.feed(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(harness.written(), b"");
+    harness.pass(20_000);
+    let written = String::from_utf8(harness.written()).expect("UTF-8");
+    let answers = written.split("HTTP/1.1 ").skip(1).map(|answer| &answer[..3]);
+    assert_eq!(answers.collect::<Vec<_>>(), ["503", "200"], "{written}");
 }

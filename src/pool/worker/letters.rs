@@ -184,9 +184,8 @@ impl Worker {
         match self.conns.get_mut(stream.slot as usize).filter(is(stream)) {
             Some(conn) => conn.on_posted(posted, &mut self.cx),
             None => {
-                let (conn, name) = (posted.from, posted.name());
-                let letter = Letter::PostAnswered { conn, name, outcome: PostOutcome::Unknown };
-                self.cx.shared.hub.mailboxes.send_control(conn.worker(), letter);
+                let (poster, name) = (posted.from, posted.name());
+                self.cx.shared.hub.answer_post(poster, name, PostOutcome::Unknown);
             }
         }
     }
