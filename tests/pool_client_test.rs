@@ -8,6 +8,11 @@ mod proxy;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -533,6 +538,97 @@ fn when_all_sessions_have_ended_publishes_fail_at_once_with_the_reason() {
     });
     let error = pool.publish("tea", "two").unwrap_err();
     assert_eq!(error.refused().map(|refused| refused.status), Some(401), "{error}");
+    pool.close(DEADLINE).unwrap();
+}
+
+#[test]
+fn what_makes_no_sense_fails_alone_and_sends_nothing() {
+    let server = TestServer::start(config());
+    let other = Session::builder().other_node("ws://127.0.0.1:1/ws").requests_max(usize::MAX);
+    let pool = pool().server(url(&server)).server(url(&server)).sessions(0).session(other);
+    let pool = pool.rooms_max(usize::MAX).unanswered_max(0, 0).connect().unwrap();
+    await_connected(&pool, 2);
+    let servers = pool.stats().sessions.into_iter().map(|session| session.server);
+    assert!(servers.eq([url(&server), url(&server)]), "one named twice is two");
+    let reader = reader(&server);
+    let heard = reader.room("tea").subscribe().unwrap();
+    pool.publish("tea", "one").unwrap();
+    assert_eq!(content(&heard), "one");
+    // It would be joined, and everything in its rooms sent here for nothing.
+    let error = pool.publish("tea.*", "?").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+    for _ in 0..200 {
+        let options = PublishOptions::default();
+        let error = pool.publish_by(Instant::now(), "tea", "late", options).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+    }
+    assert_eq!(pool.publish("tea", "two").unwrap().seq, 2);
+    assert_eq!(content(&heard), "two");
+    let stats = pool.stats();
+    let rooms: usize = stats.sessions.iter().map(|session| session.rooms).sum();
+    assert_eq!((stats.unanswered, rooms), (0, 1), "{stats:?}");
+}
+
+/// The function is the caller's, and is called on the session's thread.
+#[test]
+fn a_token_provider_that_panics_ends_its_session_and_nothing_else() {
+    let server = TestServer::start(config());
+    let proxy = Proxy::start(server.addr);
+    let is_broken = Arc::new(AtomicBool::new(true));
+    let provide = {
+        let is_broken = Arc::clone(&is_broken);
+        move || {
+            assert!(!is_broken.load(Ordering::SeqCst), "a mistake of the caller's");
+            Ok::<_, Infallible>("token".to_owned())
+        }
+    };
+    let settings = Session::builder().token_provider(provide);
+    let session = settings.clone().patient().connect(&proxy.url()).unwrap();
+    let error = session.recv_timeout(DEADLINE).unwrap_err();
+    assert!(session.is_over() && error.to_string().contains("panicked"), "{error}");
+    session.close().unwrap();
+
+    let pool = pool().server(proxy.url()).session(settings).replace_after(2 * A_WHILE);
+    let error = pool.connect().unwrap_err();
+    assert!(error.to_string().contains("panicked"), "{error}");
+    is_broken.store(false, Ordering::SeqCst);
+    let pool = pool.connect().unwrap();
+    pool.publish("tea", "one").unwrap();
+    is_broken.store(true, Ordering::SeqCst);
+    proxy.cut(true);
+    eventually("it has ended", || match pool.stats().sessions[0].health {
+        SessionHealth::Over => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    let error = pool.publish("tea", "two").unwrap_err();
+    assert!(error.to_string().contains("panicked"), "{error}");
+    is_broken.store(false, Ordering::SeqCst);
+    await_connected(&pool, 1);
+    pool.publish("tea", "three").unwrap();
+    pool.close(DEADLINE).unwrap();
+}
+
+#[test]
+fn another_session_takes_the_place_of_one_that_has_ended() {
+    let server = TestServer::start(config());
+    let proxy = Proxy::start(server.addr);
+    let pool = pool().server(proxy.url()).replace_after(2 * A_WHILE).connect().unwrap();
+    pool.publish("tea", "one").unwrap();
+    // It ends with the first, and the first that takes its place with the second.
+    for _ in 0..2 {
+        proxy.refuse_next("HTTP/1.1 401 No\r\nContent-Length: 0\r\n\r\n");
+    }
+    let begin = Instant::now();
+    proxy.cut(true);
+    eventually("another has taken its place", || match &pool.stats().sessions[0] {
+        session if session.reconnects > 0 => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    assert!(begin.elapsed() >= 4 * A_WHILE, "it is early: {:?}", begin.elapsed());
+    assert_eq!(pool.publish("tea", "two").unwrap().room, "tea", "the room is joined anew");
+    let session = &pool.stats().sessions[0];
+    assert_eq!((session.published, session.rooms, session.reconnects), (2, 1, 1), "{session:?}");
+    assert_eq!(session.last_error.as_ref().unwrap().refused().unwrap().status, 401);
     pool.close(DEADLINE).unwrap();
 }
 

@@ -209,7 +209,7 @@ fn the_transcripts_of_the_protocol_are_true() {
 const ELSEWHERE: [(&str, &str, &str); 11] = [
     (
         "epoch",
-        "crates/client/src/conversation/answers/tests.rs",
+        "crates/client/src/conversation/answers/tests/resume.rs",
         "a_room_goes_on_where_the_server_says_and_a_loss_is_told",
     ),
     ("4009", "tests/api_test.rs", "sessions_are_listed_and_closed"),

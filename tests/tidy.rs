@@ -40,7 +40,15 @@ struct SourceFile {
 impl SourceFile {
     /// Whether all of it is unit tests, those of a file that would be too long with them.
     fn has_tests_alone(&self) -> bool {
-        self.path.ends_with("/tests.rs")
+        self.tested().is_some()
+    }
+
+    /// The path, without its ending, of the file whose tests these are: `tests.rs` below it, or one
+    /// of several files in `tests/`.
+    fn tested(&self) -> Option<&str> {
+        let inside = self.path.find("src/")?;
+        let end = self.path[inside..].find("/tests/").map(|at| inside + at);
+        end.map(|end| &self.path[..end]).or_else(|| self.path.strip_suffix("/tests.rs"))
     }
 
     /// The lines before the unit tests, with their numbers.
@@ -466,7 +474,7 @@ const SETTINGS: &str = "src/config/settings.rs";
 fn a_file_of_tests_is_compiled_for_tests_alone() {
     let all = all_sources();
     let is_declared = |file: &SourceFile| {
-        let above = file.path.strip_suffix("/tests.rs").unwrap_or_default();
+        let above = file.tested().unwrap_or_default();
         let parents = [format!("{above}/mod.rs"), format!("{above}.rs")];
         let mut parent = all.iter().filter(|file| parents.contains(&file.path));
         parent.any(|file| file.text.contains("#[cfg(test)]\nmod tests;"))

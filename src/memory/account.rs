@@ -304,6 +304,15 @@ impl Account {
         level
     }
 
+    /// Has memory taken back until newcomers can be served, if they wait for what the account knows
+    /// of.
+    pub(crate) fn take_back(&self) {
+        let serve_below = self.bytes_max() / 100 * SERVE_PERCENT;
+        if self.level() == Level::Wait && self.used() >= serve_below {
+            self.level.store(Level::Shed as u8, Ordering::Relaxed);
+        }
+    }
+
     /// What is held against the ceiling, in bytes.
     fn used(&self) -> usize {
         let counted = self.really(self.counted());
@@ -437,6 +446,25 @@ mod tests {
         assert_eq!(level_at(79), Level::Normal);
         assert_eq!(level_at(96), Level::Full);
         assert_eq!(level_at(0), Level::Normal);
+    }
+
+    #[test]
+    fn what_keeps_newcomers_out_can_be_taken_back_before_all_is_full() {
+        let account = account(0);
+        let level_at = |mib: usize| {
+            account.sessions.change(account.sessions.value(), mib * MIB);
+            account.weigh()
+        };
+        level_at(70);
+        account.take_back();
+        assert_eq!(level_at(86), Level::Wait, "nobody waits below that");
+        account.take_back();
+        assert_eq!(level_at(81), Level::Shed, "until newcomers can be served");
+        assert_eq!(level_at(79), Level::Normal);
+        account.compare(104 * MIB, 0);
+        assert_eq!(level_at(1), Level::Wait);
+        account.take_back();
+        assert_eq!(account.level(), Level::Wait, "no more is taken back than the account has");
     }
 
     #[test]

@@ -123,6 +123,12 @@ impl Admission {
         self.state.lock().held
     }
 
+    /// Whether somebody waits in line for want of memory alone.
+    pub(crate) fn waits_for_memory(&self) -> bool {
+        let state = self.state.lock();
+        state.held && !state.line.is_empty() && state.permits_used < state.permits_max
+    }
+
     /// Admits no more: from now on every upgrade is refused because the server drains.
     pub(crate) fn close(&self) {
         self.state.lock().closed = true;
@@ -256,8 +262,10 @@ mod tests {
         let (admission, inbox, _poll) = admission(2, 3);
         let permit = serve(&admission, 0);
         admission.set_held(true);
+        assert!(!admission.waits_for_memory());
         let tickets = [wait(&admission, 1), wait(&admission, 2), wait(&admission, 3)];
         assert!(tickets[0].is_for_memory() && admission.is_held());
+        assert!(admission.waits_for_memory());
         assert!(matches!(admission.ask(conn(4)), Answer::Full));
         drop(permit);
         assert_eq!((admitted(&inbox), admission.gauges()), (None, (0, 3)));

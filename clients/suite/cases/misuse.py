@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from case import OTHER, SLOW, Table, agree, case
-from server import raw
+from server import Link, raw
 
 # Every call, as it would be right in a session.
 CALLS: dict[str, dict[str, Any]] = {
@@ -26,6 +26,14 @@ async def goes_on(t: Table) -> None:
     link = t.server.links[-1]
     link.send({"type": "broadcast", "id": "last", "content": "last", "timestamp": "2026-11-21T07:29:01Z", "client_id": OTHER})
     await t.event("broadcast", content="last")
+
+
+def refuse(link: Link, command: dict[str, Any]) -> None:
+    """Takes every command for a mistake, until it `goes_on`."""
+    if command.get("content") == "after it":
+        agree(link, command)
+    else:
+        link.error(command, "bad_request")
 
 
 async def open_server(t: Table, **options: Any) -> None:
@@ -170,7 +178,7 @@ async def _(t: Table) -> None:
     link = await t.open()
     rooms: set[str] = set()
 
-    def answer(link: Any, command: dict[str, Any]) -> None:
+    def answer(link: Link, command: dict[str, Any]) -> None:
         if command.get("type") == "join" and command["room"] in rooms:
             link.error(command, "already_member")
         else:
@@ -205,7 +213,7 @@ async def _(t: Table) -> None:
     await t.join(link, "tea")
     left: set[str] = {"milk"}
 
-    def answer(link: Any, command: dict[str, Any]) -> None:
+    def answer(link: Link, command: dict[str, Any]) -> None:
         if command.get("type") == "leave" and command["room"] in left:
             link.error(command, "not_member")
         else:
@@ -255,14 +263,7 @@ def room(name: str, given: Any) -> None:
     @case(f"misuse/room-{name}", "such a room is refused, and nothing else is harmed")
     async def play(t: Table) -> None:
         link = await t.open()
-
-        def answer(link: Any, command: dict[str, Any]) -> None:
-            if command.get("content") == "after it":
-                agree(link, command)
-            else:
-                link.error(command, "bad_request")
-
-        link.auto(answer)
+        link.auto(refuse)
         for do in ("join", "leave", "history", "presence"):
             told = await t.result(t.order(do, room=given))
             t.expect(told.get("error") in ("caller", "bad_request"), f"{do} of {given!r} ends as {told}")
@@ -290,14 +291,7 @@ def option(name: str, do: str, fields: dict[str, Any]) -> None:
     @case(f"misuse/option-{name}", f"such an option of {do} is refused by the client or by the server")
     async def play(t: Table) -> None:
         link = await t.open()
-
-        def answer(link: Any, command: dict[str, Any]) -> None:
-            if command.get("content") == "after it":
-                agree(link, command)
-            else:
-                link.error(command, "bad_request")
-
-        link.auto(answer)
+        link.auto(refuse)
         await t.error(t.order(do, **fields), "caller", "bad_request")
         await goes_on(t)
 

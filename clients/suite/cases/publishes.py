@@ -15,6 +15,10 @@ UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 MINE = "7b2f0000-1111-4222-8333-444455556666"
 
 
+def same_id(t: Table, first: dict[str, Any], second: dict[str, Any]) -> None:
+    t.expect(second["id"] == first["id"], f"the id was {first['id']}, and is {second['id']}")
+
+
 @case("publish/id", "a publish has an id of its own, a UUID, and gives back its number")
 async def _(t: Table) -> None:
     link = await t.open()
@@ -69,7 +73,7 @@ async def _(t: Table) -> None:
     t.expect(again.find(content="once") is None, "it was sent before the answer to the resume")
     resumed(again, command)
     second = await t.take(again, content="once")
-    t.expect(second["id"] == first["id"], f"the id was {first['id']}, and is {second['id']}")
+    same_id(t, first, second)
     published(again, second, 1, repeated=True)
     done = await t.ok(number)
     t.expect(done["repeated"] is True and done["seq"] == 1, f"the receipt is {done}")
@@ -134,7 +138,7 @@ async def _(t: Table) -> None:
     t.expect(again.find(content="once") is None, "it was sent before its room was joined again")
     again.ok(join, room="tea", epoch="tea-1", seq=0, recovered=True, overflow="close", messages=[])
     second = await t.take(again, content="once")
-    t.expect(second["id"] == first["id"], f"the id was {first['id']}, and is {second['id']}")
+    same_id(t, first, second)
     published(again, second, 1)
     await t.ok(number)
 
@@ -208,7 +212,7 @@ async def put_off(t: Table, code: str) -> None:
     second = await t.take(link, content="later")
     waited = link.log[-1][0] - at
     t.expect(waited >= 0.3 - EARLY_S, f"it was sent again after {waited:.3f} s, not 0.3 s")
-    t.expect(second["id"] == first["id"], f"the id was {first['id']}, and is {second['id']}")
+    same_id(t, first, second)
     published(link, second, 1)
     await t.ok(number)
 
@@ -388,7 +392,7 @@ async def _(t: Table) -> None:
     link.cut()
     again = await t.resume()
     second = await t.take(again, type="direct")
-    t.expect(second["id"] == first["id"], f"the id was {first['id']}, and is {second['id']}")
+    same_id(t, first, second)
     again.ok(second, to=ME, id=second["id"], repeated=True)
     await t.ok(number)
 

@@ -82,6 +82,22 @@ enum Wake {
     Other,
 }
 
+impl Drop for Driver {
+    /// Whoever waits for the end waits no longer, even if the thread has panicked: a function that
+    /// provides tokens is the caller's.
+    fn drop(&mut self) {
+        if self.shared.end.get().is_some() {
+            return;
+        }
+        let over = Error::new(ErrorKind::Closed, "the thread of the session has panicked");
+        let _ = self.shared.end.set(Err(over.clone()));
+        self.shared.rooms.clear();
+        *self.shared.is_over.lock() = true;
+        self.shared.over.notify_all();
+        self.notify(Health::Over(over));
+    }
+}
+
 impl Driver {
     pub(crate) fn new(
         client: ClientBuilder,
@@ -293,7 +309,7 @@ impl Driver {
     }
 
     /// Tells everyone who waits, and hands over the last events.
-    fn finish(mut self, end: Result<(), Error>) {
+    fn finish(&mut self, end: Result<(), Error>) {
         let over = match &end {
             Ok(()) => Error::new(ErrorKind::Closed, "the session is closed"),
             Err(error) => error.clone(),

@@ -80,8 +80,7 @@ impl Drop for SessionEnds {
 impl Session {
     pub(crate) fn ask<T>(&self, ask: Ask, read: Read<T>) -> Result<Ticket<T>, Error> {
         let (request, ticket) = Request::new(ask, self.place()?, read);
-        // Every request in the channel has a place, so there is room.
-        self.inner.requests.try_send(request).map_err(|_| self.over())?;
+        self.inner.requests.send(request).map_err(|_| self.over())?;
         Ok(ticket)
     }
 
@@ -101,8 +100,7 @@ impl Session {
         match self.place() {
             Ok(place) => {
                 let request = Request::with_callback(ask, fate, place, callback);
-                // Every request in the channel has a place, so there is room.
-                if let Err(refused) = self.inner.requests.try_send(request) {
+                if let Err(refused) = self.inner.requests.send(request) {
                     refused.into_inner().answer(Err(self.over()));
                 }
             }

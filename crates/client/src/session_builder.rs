@@ -202,7 +202,7 @@ impl SessionBuilder {
     /// Settings for a session of a pool: one that publishes and nothing else.
     pub(crate) fn for_pool(self, requests_max: usize) -> Self {
         let settings = self.default_room(false).without_events().patient().never_twice();
-        SessionBuilder { requests_max, reconnects: true, ..settings }
+        SessionBuilder { requests_max, reconnects: true, other_nodes: Vec::new(), ..settings }
     }
 
     pub(crate) fn in_flight(&self) -> usize {
@@ -218,7 +218,8 @@ impl SessionBuilder {
         let urls = iter::once(url).chain(self.other_nodes.iter().map(String::as_str));
         let nodes = urls.map(Target::parse).collect::<Result<Vec<_>, _>>()?;
         nodes.iter().try_for_each(|node| self.client.check(node))?;
-        let (requests_in, requests) = crossbeam_channel::bounded(self.requests_max);
+        // Each request in the channel has one of `requests_max` slots.
+        let (requests_in, requests) = crossbeam_channel::unbounded();
         let events = Arc::new(EventQueue::new(self.events_max));
         let (greet, greeted) = crossbeam_channel::bounded(1);
         let (wake, woken) = crossbeam_channel::bounded(1);

@@ -131,8 +131,9 @@ fn a_post_is_called_handled_only_if_all_of_it_was() {
 }
 
 /// A post to a stream of another connection, as it comes.
-fn post(nth: u64, messages: &str) -> String {
-    let key = StreamKey::new(ConnId { worker: 0, slot: 9, generation: 0 });
+fn post(harness: &Harness, nth: u64, messages: &str) -> String {
+    let key =
+        StreamKey::new(harness.cx.shared.hub.node, ConnId { worker: 0, slot: 9, generation: 0 });
     let body = format!("{{\"connection\":\"{key}\",\"post\":{nth}}}\n{messages}");
     let len = body.len();
     format!("POST {EVENTS} HTTP/1.1\r\nHost: a\r\nContent-Length: {len}\r\n\r\n{body}")
@@ -141,7 +142,7 @@ fn post(nth: u64, messages: &str) -> String {
 #[test]
 fn what_came_behind_a_post_is_answered_though_the_post_was_not_handled_in_time() {
     let mut harness = Harness::new(Config::default());
-    harness.feed(post(1, "hello").as_bytes());
+    harness.feed(post(&harness, 1, "hello").as_bytes());
     harness.feed(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n");
     assert_eq!(harness.written(), b"");
     harness.pass(20_000);

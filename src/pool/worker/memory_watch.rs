@@ -8,6 +8,8 @@ pub(super) struct MemoryWatch {
     /// Whether this worker has had newcomers wait.
     pub(super) has_held: bool,
     pub(super) next_shed: Millis,
+    /// When this worker first saw that newcomers wait.
+    pub(super) wait_since: Option<Millis>,
     /// When this worker began to shed.
     pub(super) shed_since: Option<Millis>,
     /// Connections that all workers had ended when it last shed.

@@ -30,6 +30,10 @@ const SHED_REASON: &str = "the server is short of memory";
 /// costliest.
 const STARVED_MS: Millis = 5000;
 
+/// How long newcomers wait for those that do not read, or do not finish what they send, and leave
+/// less than newcomers need but more than would be taken back from them.
+const HELD_MS_MAX: Millis = 5000;
+
 impl Worker {
     /// Adds what the connections of this worker hold to the account, and does what the account asks
     /// for.
@@ -94,9 +98,15 @@ impl Worker {
             self.cx.shared.compare_memory();
         }
         match level {
-            Level::Normal => self.memory.shed_since = None,
+            Level::Normal => (self.memory.shed_since, self.memory.wait_since) = (None, None),
             Level::Wait => {
                 self.memory.shed_since = None;
+                let since = *self.memory.wait_since.get_or_insert(self.cx.now);
+                let shared = &self.cx.shared;
+                let is_long = self.cx.now >= since + HELD_MS_MAX;
+                if self.cx.worker == SWEEPER && is_long && shared.admission.waits_for_memory() {
+                    shared.hub.account.take_back();
+                }
                 self.shed_hub();
             }
             Level::Shed | Level::Full => self.shed(),

@@ -22,6 +22,9 @@ const UNANSWERED_MAX: usize = 10_000;
 const UNANSWERED_BYTES_MAX: usize = 64 << 20;
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(30);
 const MOVE_AFTER: Duration = Duration::from_secs(2);
+const REPLACE_AFTER: Duration = Duration::from_secs(30);
+/// A server that wants none of these clients is not asked more often.
+const REPLACE_AFTER_MIN: Duration = Duration::from_millis(100);
 /// One less than a server allows by default: the default room is left a moment after the beginning.
 const ROOMS_MAX: usize = 99;
 
@@ -36,6 +39,7 @@ pub struct PoolBuilder {
     unanswered_bytes_max: usize,
     publish_timeout: Duration,
     move_after: Duration,
+    replace_after: Duration,
     rooms_max: usize,
     is_patient: bool,
 }
@@ -51,6 +55,7 @@ impl Default for PoolBuilder {
             unanswered_bytes_max: UNANSWERED_BYTES_MAX,
             publish_timeout: PUBLISH_TIMEOUT,
             move_after: MOVE_AFTER,
+            replace_after: REPLACE_AFTER,
             rooms_max: ROOMS_MAX,
             is_patient: false,
         }
@@ -81,7 +86,7 @@ impl PoolBuilder {
     }
 
     /// Settings of each session: its connection, its token, what it has on the wire at once. What
-    /// concerns events and the default room is the pool's.
+    /// concerns servers, events and the default room is the pool's.
     pub fn session(mut self, session: SessionBuilder) -> Self {
         self.session = session;
         self
@@ -108,6 +113,13 @@ impl PoolBuilder {
         self
     }
 
+    /// How long after a session has ended for good, such as by a 401, another takes its place. At
+    /// least 100 ms. 30 s.
+    pub fn replace_after(mut self, time: Duration) -> Self {
+        self.replace_after = time.max(REPLACE_AFTER_MIN);
+        self
+    }
+
     /// Rooms that each session is in at most. With more, the one not used for longest is left. It
     /// is no use to set it higher than the server's `max_rooms_per_conn`. 99.
     pub fn rooms_max(mut self, rooms: usize) -> Self {
@@ -131,7 +143,7 @@ impl PoolBuilder {
         let (notes, noted) = crossbeam_channel::unbounded();
         let given_max = 2 * self.session.in_flight();
         // Besides the publishes that it has: a join and a leave for each room.
-        let requests_max = given_max + 4 * self.rooms_max;
+        let requests_max = self.rooms_max.saturating_mul(4).saturating_add(given_max);
         let mut members: Vec<Member> = Vec::new();
         for index in 0..self.sessions.max(self.servers.len()) {
             let urls = self.urls_of(index);
@@ -150,6 +162,7 @@ impl PoolBuilder {
             given_max,
             rooms_max: self.rooms_max,
             move_after: self.move_after,
+            replace_after: self.replace_after,
         };
         let dispatcher = Dispatcher::new(
             settings,

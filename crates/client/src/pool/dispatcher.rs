@@ -29,9 +29,6 @@ use super::{
     stats::{PoolStats, SessionHealth},
 };
 
-/// When another session takes the place of one that has ended.
-const REPLACE_AFTER: Duration = Duration::from_secs(30);
-
 /// Longer than anything waits; the loop comes round then, and sleeps again.
 const LONG: Duration = Duration::from_secs(3600);
 
@@ -42,6 +39,7 @@ pub(super) struct DispatcherSettings {
     pub(super) given_max: usize,
     pub(super) rooms_max: usize,
     pub(super) move_after: Duration,
+    pub(super) replace_after: Duration,
 }
 
 /// Which session has a room.
@@ -143,7 +141,9 @@ impl Dispatcher {
         for member in &self.members {
             match member.health {
                 SessionHealth::Connected => {}
-                SessionHealth::Over => due = due.min(member.since + REPLACE_AFTER),
+                SessionHealth::Over => {
+                    due = self.replacement_due(member).map_or(due, |at| due.min(at));
+                }
                 SessionHealth::Disconnected => {
                     let at = member.since.checked_add(self.settings.move_after);
                     if let Some(at) = at.filter(|at| member.assigned > 0 && *at > now) {
@@ -153,6 +153,12 @@ impl Dispatcher {
             }
         }
         due
+    }
+
+    /// When another session takes the place of one that has ended. None does after a close.
+    fn replacement_due(&self, ended: &Member) -> Option<Instant> {
+        let at = ended.since.checked_add(self.settings.replace_after);
+        at.filter(|_| ended.is_over() && self.closing.is_none())
     }
 
     fn take(&mut self, note: Note) {
@@ -189,6 +195,11 @@ impl Dispatcher {
     fn publish(&mut self, pending: Pending) {
         if self.closing.is_some() {
             let error = Error::new(ErrorKind::Closed, "the pool is closed");
+            return drop(pending.reply.try_send(Err(error)));
+        }
+        if pending.deadline <= Instant::now() {
+            // Else it might be sent, and nobody would know.
+            let error = Error::new(ErrorKind::Timeout, "its deadline was over before it was sent");
             return drop(pending.reply.try_send(Err(error)));
         }
         let number = self.next_number();
@@ -381,10 +392,10 @@ impl Dispatcher {
     /// Opens sessions in place of those that ended a while ago.
     fn revive(&mut self, now: Instant) {
         for index in 0..self.members.len() {
-            let member = &mut self.members[index];
-            if !member.is_over() || now < member.since + REPLACE_AFTER || self.closing.is_some() {
+            if self.replacement_due(&self.members[index]).is_none_or(|due| now < due) {
                 continue;
             }
+            let member = &mut self.members[index];
             let watch = Note::watch(&self.notes, index, member.life + 1);
             match member.builder.connect_watched(&member.urls[0], Some(watch)) {
                 Ok(session) => member.replace(session, now),
@@ -426,5 +437,38 @@ impl Dispatcher {
             }
         };
         self.outcome.set(end, self.stats());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Session;
+
+    /// Else the thread would look again and again for what it does not do any more.
+    #[test]
+    fn nothing_is_due_for_a_session_that_ended_before_a_close() {
+        let (notes, noted) = crossbeam_channel::unbounded();
+        let url = "ws://127.0.0.1:1";
+        let builder = Session::builder().patient();
+        let session = builder.connect(url).expect("a patient one always begins");
+        let settings = DispatcherSettings {
+            given_max: 1,
+            rooms_max: 1,
+            move_after: Duration::ZERO,
+            replace_after: Duration::ZERO,
+        };
+        let mut dispatcher = Dispatcher::new(
+            settings,
+            vec![Member::new(builder, vec![url.to_owned()], session)],
+            (notes, noted),
+            Arc::new(Bounds::new(1, 1)),
+            Arc::default(),
+            crossbeam_channel::bounded(1).0,
+        );
+        dispatcher.end(0, Error::new(ErrorKind::Closed, "over"));
+        assert!(dispatcher.due() <= Instant::now(), "another session takes its place");
+        dispatcher.take(Note::Close { deadline: None });
+        assert!(dispatcher.due() > Instant::now() + LONG / 2);
     }
 }

@@ -37,8 +37,8 @@ use super::{bounds::Bounds, note::Note, outcome::Outcome, pending::Pending, stat
 /// - **Membership.** A session publishes to rooms that it is in, so it joins them by itself, is
 ///   shown as a member, and is sent what others publish there, which it drops. Of more rooms than
 ///   [`PoolBuilder::rooms_max`] it leaves the one not used for longest.
-/// - **Sessions that end** for good, such as after a 401, are replaced after 30 s. While all have
-///   ended, publishes fail at once with the reason.
+/// - **Sessions that end** for good, such as after a 401, are replaced after
+///   [`PoolBuilder::replace_after`]. While all have ended, publishes fail at once with the reason.
 ///
 /// Handles are cheap to clone, and work from several threads. When the last one goes, what is
 /// unanswered is answered still, or fails at its deadline; then the sessions end.
@@ -66,6 +66,7 @@ use super::{bounds::Bounds, note::Note, outcome::Outcome, pending::Pending, stat
 /// ```
 ///
 /// [`PoolBuilder::move_after`]: super::PoolBuilder::move_after
+/// [`PoolBuilder::replace_after`]: super::PoolBuilder::replace_after
 /// [`PoolBuilder::rooms_max`]: super::PoolBuilder::rooms_max
 #[derive(Debug, Clone)]
 pub struct Pool {
@@ -165,6 +166,10 @@ impl Pool {
         content: &C,
         options: PublishOptions,
     ) -> Result<Ticket<Receipt>, Error> {
+        if room.ends_with(".*") {
+            let text = "a pool publishes to rooms, and not to patterns";
+            return Err(Error::new(ErrorKind::InvalidInput, text));
+        }
         let message = draft(content, options)?;
         let share = self.ends.bounds.take(message.content.get().len(), deadline)?;
         let (reply, ticket) = Ticket::new(Answer::receipt);

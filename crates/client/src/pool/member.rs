@@ -111,6 +111,7 @@ impl Member {
         self.life += 1;
         self.session = session;
         (self.health, self.since) = (SessionHealth::Disconnected, now);
+        self.was_moved = false;
         self.given = 0;
         self.rooms.clear();
     }

@@ -96,10 +96,7 @@ pub(super) fn run(args: &ConnectArgs, url: &str) -> Result<Exit, Failure> {
         listens,
         was_connected: false,
     };
-    let exit = chat.run(&queue)?;
-    // What is left is that nobody there answers a Close.
-    let _ = chat.session.close();
-    match exit {
+    match chat.run(&queue)? {
         Exit::Clean if has_failed.load(Ordering::SeqCst) && is_pipe => Ok(Exit::Failure),
         exit => Ok(exit),
     }
@@ -146,25 +143,24 @@ struct Chat {
 impl Chat {
     fn run(&mut self, queue: &Receiver<UiEvent>) -> Result<Exit, Failure> {
         self.show_room()?;
-        loop {
+        let exit = loop {
             // Why the session is over comes last, and is told in any case.
             let is_over = self.session.is_over();
             if self.exit_condition.is_over() && !is_over {
-                return Ok(if self.exit_condition.is_short() {
-                    Exit::Failure
-                } else {
-                    Exit::Clean
-                });
+                break match self.exit_condition.is_short() {
+                    true => Exit::Failure,
+                    false => Exit::Clean,
+                };
             }
             let until = self.exit_condition.until.filter(|_| !is_over);
             let Some(event) = ui_event::next(queue, until) else { continue };
             match event {
                 UiEvent::Key(key) => match self.screen.press(key)? {
                     Outcome::Changed => {}
-                    Outcome::Leave => return Ok(Exit::Clean),
+                    Outcome::Leave => break Exit::Clean,
                     Outcome::Line(line) => {
                         if self.typed(&line)?.is_some() {
-                            return Ok(Exit::Clean);
+                            break Exit::Clean;
                         }
                     }
                 },
@@ -183,7 +179,7 @@ impl Chat {
                     self.is_pipe = true;
                     self.ask(Job::End);
                 }
-                UiEvent::Interrupt => return Ok(Exit::Clean),
+                UiEvent::Interrupt => break Exit::Clean,
                 UiEvent::Resized => self.screen.draw()?,
                 UiEvent::Event(event) => self.event(event)?,
                 UiEvent::Over(Ok(())) => return Ok(Exit::Clean),
@@ -217,6 +213,25 @@ impl Chat {
                 UiEvent::Note(text) => self.note(&text),
                 UiEvent::Problem(text) => self.problem(&text),
                 UiEvent::Received(_) => {}
+            }
+        };
+        self.close(queue)?;
+        Ok(exit)
+    }
+
+    /// Closes the session, and tells what has become of its connection until then: the thread that
+    /// forwards events may bring those of a reconnect after the answers that came behind them.
+    fn close(&mut self, queue: &Receiver<UiEvent>) -> Result<(), Failure> {
+        self.listens = false;
+        // What can fail is that nobody there answers a Close.
+        if self.session.close().is_err() {
+            return Ok(());
+        }
+        loop {
+            match queue.recv() {
+                Ok(UiEvent::Event(event)) => self.event(event)?,
+                Ok(UiEvent::Over(_)) | Err(_) => return Ok(()),
+                Ok(_) => {}
             }
         }
     }
