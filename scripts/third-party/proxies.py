@@ -348,6 +348,10 @@ def nginx_without_websockets(scene, args, buffers):
         anna.say({"content": nth, "ref": nth}, {"content": "x" * 30_000})
         equal(anna.event()[1]["ref"], nth, "the answer")
         equal([ben.event()[1]["content"] for _ in "ab"], [nth, "x" * 30_000], "what was said")
+    script = Path(__file__).with_name("fallback.mjs")
+    command = ["node", script, f"ws://{PROXY_IP}:{port}/ws"]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=4 * DEADLINE_S)
+    equal((found.returncode, found.stderr), (0, ""), "the JavaScript client")
     anna.say(close={"code": 1000, "reason": "bye"})
     equal(anna.event(), ("closed", {"code": 1000, "reason": "bye"}), "the last event")
     server.terminate()

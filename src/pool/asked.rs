@@ -179,8 +179,8 @@ fn is_post(request: &Request<'_>, shared: &Shared) -> bool {
 fn lines_for_page(request: &Request<'_>) -> String {
     request.header("Origin").map_or_else(String::new, |origin| {
         format!(
-            "Access-Control-Allow-Origin: {origin}\r\nAccess-Control-Allow-Credentials: \
-             true\r\nVary: Origin\r\n"
+            "Access-Control-Allow-Origin: {origin}\r\nAccess-Control-Allow-Credentials: true\r\n\
+             Access-Control-Expose-Headers: Retry-After\r\nVary: Origin\r\n"
         )
     })
 }

@@ -44,8 +44,10 @@ const MESSAGES_PER_COST: usize = 16;
 /// Most proxies wait for a minute.
 const HANDLED_WITHIN: Duration = Duration::from_secs(20);
 
-/// After this many seconds a post that could not be handled yet is to be sent again.
+/// After this many seconds a post that could not be handled yet is to be sent again, and one for
+/// whose wait there is no space. Clients that ask too soon only give up sooner.
 const AGAIN_AFTER_S: u64 = 1;
+const AGAIN_WITHOUT_SPACE_AFTER_S: u64 = 5;
 
 /// A frame of a client has a mask (RFC 6455, 5.3). This one changes nothing.
 const MASK: Option<[u8; 4]> = Some([0; 4]);
@@ -88,11 +90,13 @@ pub(super) struct PostAnswer {
     /// The word for what is wrong; empty if nothing is.
     error: &'static str,
     message: Cow<'static, str>,
+    /// After how many seconds it is to be sent again, if at all.
+    again_after_s: Option<u64>,
 }
 
 impl PostAnswer {
     fn new(status: Status, error: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
-        PostAnswer { status, error, message: message.into() }
+        PostAnswer { status, error, message: message.into(), again_after_s: None }
     }
 
     fn malformed(message: impl Into<Cow<'static, str>>) -> PostAnswer {
@@ -106,7 +110,8 @@ impl PostAnswer {
     /// Has the client send it again.
     pub(super) fn busy() -> PostAnswer {
         let message = "the server is busy with what was posted: send this post again";
-        PostAnswer::new(Status::Unavailable, "busy", message)
+        let again_after_s = Some(AGAIN_AFTER_S);
+        PostAnswer { again_after_s, ..PostAnswer::new(Status::Unavailable, "busy", message) }
     }
 
     /// Queues it. `for_page` are more header lines, each with its line end.
@@ -118,7 +123,7 @@ impl PostAnswer {
             write_head(&mut out, status, cx.date(), for_page, closes);
         } else {
             server.posts_refused.add_shared();
-            let again = (status == Status::Unavailable).then_some(AGAIN_AFTER_S);
+            let again = self.again_after_s;
             let retry = again.map_or_else(String::new, |s| format!("Retry-After: {s}"));
             let body = error_body(self.error, &self.message, again);
             let headers = [for_page.trim_end(), &retry];
@@ -143,10 +148,13 @@ impl From<PostOutcome> for PostAnswer {
                 let message = "posts are numbered from 1 up, and sent one after the other's answer";
                 PostAnswer::new(Status::Conflict, "out_of_order", message)
             }
-            PostOutcome::Busy => PostAnswer::busy(),
             PostOutcome::Unknown => {
                 let message = "there is no such event stream, or no more: open another one";
                 PostAnswer::new(Status::NotFound, "no_stream", message)
+            }
+            PostOutcome::Busy => {
+                let again_after_s = Some(AGAIN_WITHOUT_SPACE_AFTER_S);
+                PostAnswer { again_after_s, ..PostAnswer::busy() }
             }
         }
     }

@@ -8,7 +8,7 @@ use crate::{
     hub::{
         conn_id::ConnId,
         mailbox::Letter,
-        posted::{PostOutcome, Posted, Poster},
+        posted::{PostName, PostOutcome, Posted, Poster},
         stream_key::StreamKey,
     },
 };
@@ -132,9 +132,12 @@ fn a_post_is_called_handled_only_if_all_of_it_was() {
     }
 }
 
+/// Another connection.
+const STREAM: ConnId = ConnId { worker: 0, slot: 9, generation: 0 };
+
 /// A post to a stream of another connection, as it comes.
 fn post(node: Uuid, nth: u64, messages: &str) -> String {
-    let key = StreamKey::new(node, ConnId { worker: 0, slot: 9, generation: 0 });
+    let key = StreamKey::new(node, STREAM);
     let body = format!("{{\"connection\":\"{key}\",\"post\":{nth}}}\n{messages}");
     let len = body.len();
     format!("POST {EVENTS} HTTP/1.1\r\nHost: a\r\nContent-Length: {len}\r\n\r\n{body}")
@@ -188,5 +191,24 @@ fn a_post_is_not_waited_for_where_requests_are_many_and_its_stream_is_not_read()
         harness.turns();
         assert_eq!(harness.heard(), 9, "handled once");
         assert_eq!(harness.post_outcomes.last(), Some(&PostOutcome::Handled));
+    }
+}
+
+#[test]
+fn a_post_that_there_is_no_space_for_comes_again_later_than_others() {
+    for (outcome, after_s) in [(Some(PostOutcome::Busy), 5), (None, 1)] {
+        let mut harness = Harness::new(Config::default());
+        harness.feed(post(harness.cx.shared.hub.node, 1, "hello").as_bytes());
+        match outcome {
+            Some(outcome) => {
+                let name = PostName { stream: STREAM, nth: 1 };
+                harness.conn.on_post_answered(name, outcome, &mut harness.cx);
+                harness.turns();
+            }
+            None => harness.pass(20_000),
+        }
+        let answer = harness.answer();
+        let retry_after = answer.header("Retry-After").map(str::to_owned);
+        assert_eq!((answer.status, retry_after), (503, Some(after_s.to_string())));
     }
 }
