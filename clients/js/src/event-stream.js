@@ -9,10 +9,13 @@ import { retryAfter } from './retry-after.js';
 // The first event is sent with the head of the answer. What holds it back holds back all.
 const FIRST_EVENT_MS = 5_000;
 
+// Each command has an answer. If nothing at all comes for so long after one was handled, it is held back.
+const ANSWER_MS = 10_000;
+
 // What a proxy that fills a buffer first is given with each event, in bytes.
 const PADDING = 8192;
 
-// The addresses whose first event did not come: there the next stream is padded.
+// The addresses whose events did not come: there the next stream is padded.
 const heldBack = new Set();
 const HELD_BACK_MAX = 100;
 
@@ -51,7 +54,10 @@ export class EventStream {
   #url;
   #request;
   #firstEventMs;
-  #begunAt = performance.now();
+  #answerMs;
+  // When something last came, or the beginning.
+  #heardAt = performance.now();
+  #events = 0;
   #abort = new AbortController();
   #timers = new Set();
   // The secret that posts carry.
@@ -66,7 +72,7 @@ export class EventStream {
   #closing = null;
   #isOver = false;
 
-  constructor(url, { headers = {}, messageBytesMax, firstEventMs = FIRST_EVENT_MS }) {
+  constructor(url, { headers = {}, messageBytesMax, firstEventMs = FIRST_EVENT_MS, answerMs = ANSWER_MS }) {
     const { address, authorization } = addressOf(url);
     this.#url = address;
     this.#request = {
@@ -77,6 +83,7 @@ export class EventStream {
       signal: this.#abort.signal,
     };
     this.#firstEventMs = firstEventMs;
+    this.#answerMs = answerMs;
     this.#listen(messageBytesMax);
   }
 
@@ -105,8 +112,8 @@ export class EventStream {
   /** Ends the connection without a word. */
   terminate() {
     const end = { code: 1006, reason: 'given up' };
-    const isLate = this.#key === null && performance.now() - this.#begunAt >= this.#firstEventMs;
-    if (isLate) this.#heldBack(end);
+    // It is given up because it is silent.
+    if (performance.now() - this.#heardAt >= this.#firstEventMs) this.#heldBack(end);
     else this.#over(end);
   }
 
@@ -125,15 +132,13 @@ export class EventStream {
     if (!/^text\/event-stream\b/i.test(headers.get('content-type'))) {
       return this.#over({ code: 1006, reason: 'the answer is no event stream' });
     }
-    this.#later(this.#firstEventMs, () => {
-      const reason = `no event within ${this.#firstEventMs} ms: a proxy may hold the answer back`;
-      if (this.#key === null) this.#heldBack({ code: 1006, reason });
-    });
+    this.#expectEvent(this.#firstEventMs);
     const parser = new EventParser({ event: (name, data) => this.#event(name, data), lengthMax });
     const reader = body.getReader();
     for (;;) {
       const { done, value } = await reader.read().catch(() => ({ done: true }));
       if (done) return this.#over({ code: 1006, reason: 'the connection was lost' });
+      this.#heardAt = performance.now();
       try {
         parser.push(value);
       } catch (error) {
@@ -147,6 +152,7 @@ export class EventStream {
 
   #event(name, data) {
     if (this.#isOver) return;
+    this.#events += 1;
     if (name === 'closed') return this.#closed(parse(data));
     if (this.#key === null) {
       const { connection } = parse(data);
@@ -179,6 +185,8 @@ export class EventStream {
   async #postAll() {
     while (!this.#isOver && (this.#waiting.length > 0 || this.#isPingDue || this.#closing)) {
       const { lines, bytes } = this.#gather();
+      // The first two, the name and the welcome, come by themselves.
+      const before = Math.max(this.#events, 2);
       const isLast = this.#closing !== null && this.#waiting.length === 0;
       this.#isPingDue = false;
       this.#posts += 1;
@@ -187,6 +195,8 @@ export class EventStream {
       // The stream says the rest.
       if (!isTaken || isLast) return;
       this.#unsentBytes -= bytes;
+      // The post that answers a ping has no answer.
+      if (lines.length > 0) this.#expectEvent(this.#answerMs, before);
     }
     this.#isPosting = false;
   }
@@ -254,6 +264,14 @@ export class EventStream {
       run();
     }, ms);
     this.#timers.add(timer);
+  }
+
+  /** Gives the stream up if no event comes within `ms` but those `before`. */
+  #expectEvent(ms, before = 0) {
+    this.#later(ms, () => {
+      const reason = `no event within ${ms} ms: a proxy may hold the answer back`;
+      if (this.#events <= before) this.#heldBack({ code: 1006, reason });
+    });
   }
 
   #heldBack(end) {

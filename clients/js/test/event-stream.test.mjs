@@ -250,6 +250,19 @@ test('an answer that is held back is given up, with the likely cause', async () 
   assert.equal((await opened()).stream.request.headers.accept, 'text/event-stream; padding=8192');
 });
 
+test('answers that are held back are given up, whatever came before', async () => {
+  const { socket, stream } = await opened({ answerMs: 50 });
+  // The welcome has come, and the post that answers a ping has no answer.
+  stream.send({ type: 'welcome' });
+  stream.event('ping', {});
+  await until('post', () => linesOf(stream).length === 1);
+  socket.send('{"type":"ping","ref":1}');
+  await until('messages', () => socket.told.messages.length === 2);
+  socket.send('{"type":"join","room":"tea","ref":2}');
+  assert.deepEqual(await socket.ended(), { code: 1006, reason: 'no event within 50 ms: a proxy may hold the answer back' });
+  assert.equal((await opened()).stream.request.headers.accept, 'text/event-stream; padding=8192');
+});
+
 test('a proxy that holds back the head too is given padding the next time', async () => {
   server.refusals.push(null);
   const held = open({ firstEventMs: 20 });
