@@ -203,7 +203,8 @@ figures! {
         memory_waits,
         /// Commands and publishes answered `overloaded` for want of memory.
         memory_refused,
-        /// HTTP connections, and upgrades in line, that were ended for want of memory.
+        /// HTTP connections, upgrades in line and posts on their way that were ended for want of
+        /// memory.
         memory_http_closed,
         /// Clients that did not read or finish what they sent, closed for want of memory.
         memory_slow_closed,

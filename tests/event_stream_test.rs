@@ -23,7 +23,7 @@ use rusty_socks::{
     config::{IdentityMode, Secret},
 };
 use serde_json::{Value, json};
-use support::{TestServer, config, eventually};
+use support::{DEADLINE, TestServer, config, eventually};
 
 #[test]
 fn messages_go_down_as_events_and_come_up_in_posts() {
@@ -452,4 +452,64 @@ fn a_binary_message_closes_the_stream_and_says_why() {
     let (name, closed) = stream.event();
     assert_eq!((name.as_str(), closed["code"].as_u64()), ("closed", Some(1003)), "{closed}");
     assert!(closed["reason"].as_str().unwrap().contains("text"), "{closed}");
+}
+
+#[test]
+fn a_post_that_is_sent_again_is_answered_where_it_came_last() {
+    let (open, gate) = mpsc::channel();
+    let gated = Gated { gate: Mutex::new(gate), handled: Arc::default() };
+    let server = Server::builder().config(config()).route("/gate", gated.blocking(1, 4));
+    let server = TestServer::run(server.bind().unwrap());
+    let stream = Stream::open_with(&server, &request("/gate", ""));
+    let messages = (0..200).map(|nth| nth.to_string()).collect::<Vec<_>>();
+    let body = format!("{}\n{}", stream.opening(1), messages.join("\n"));
+    let mut posters = [(); 3].map(|()| stream.poster());
+    posters[0].send(stream.request_of(&body).as_bytes());
+    eventually("messages wait for the handler", || match server.stats().jobs_queued {
+        0 => Err(format!("{:?}", server.stats())),
+        _ => Ok(()),
+    });
+    // Whoever sent it before waits no more, and holds no place among the requests that are due.
+    for nth in 1..3 {
+        posters[nth].send(stream.request_of(&body).as_bytes());
+        assert_eq!(posters[nth - 1].answer().status, 409);
+    }
+    drop(open);
+    assert_eq!(posters[2].answer().status, 204);
+}
+
+#[test]
+fn a_drain_does_not_wait_for_a_body_that_does_not_come() {
+    let long = Duration::from_secs(60);
+    let server = TestServer::start(Config { handshake_timeout: long, ..config() });
+    let mut stream = Stream::open(&server);
+    stream.message();
+    let mut stalled = stream.poster();
+    let request = stream.request_of(&stream.opening(1).to_string());
+    stalled.send(&request.as_bytes()[..request.len() - 1]);
+    server.wait_for("the post is on its way", |stats| stats.pending_heads == 1);
+    let began = std::time::Instant::now();
+    server.handle.shutdown(long);
+    assert_eq!(stream.message()["type"], "closing");
+    assert_eq!(stream.event().0, "closed");
+    drop(stream);
+    server.handle.join();
+    assert!(began.elapsed() < DEADLINE, "{:?}", began.elapsed());
+}
+
+#[test]
+fn a_post_may_have_so_many_messages_and_no_more() {
+    let server = TestServer::start(Config { rate_messages: 0, max_errors: 0, ..config() });
+    let mut stream = Stream::open(&server);
+    stream.message();
+    let messages = vec!["{}"; 4097];
+    let answer = stream.post_as(&stream.opening(1), &messages);
+    assert_eq!((answer.status, &answer.json()["error"]), (413, &json!("too_large")));
+    let body = format!("{}\n{}", stream.opening(1), messages[1..].join("\n"));
+    let mut poster = stream.poster();
+    poster.send(stream.request_of(&body).as_bytes());
+    for _ in 1..4097 {
+        assert_eq!(stream.message()["type"], "error");
+    }
+    assert_eq!(poster.answer().status, 204);
 }

@@ -314,3 +314,36 @@ fn answers_to_http_that_nobody_reads_are_bounded() {
     assert!(grown < 100 * (400 << 10), "{grown} bytes");
     drop(sockets);
 }
+
+#[test]
+fn posts_that_do_not_come_to_their_end_go_when_memory_is_short() {
+    let server = start(&[
+        ("MEMORY_MAX", CEILING_TEXT),
+        ("MAX_CONN", "2000"),
+        ("MAX_MESSAGE_BYTES", "256KiB"),
+        ("HANDSHAKE_TIMEOUT", "60"),
+    ]);
+    let mut inside = chat(&server);
+    // Each says all but the last byte of its body.
+    let head = format!("POST /ws HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", 256 << 10);
+    let part = [head.as_bytes(), &[b'x'; (256 << 10) - 1]].concat();
+    let mut posters: Vec<RawClient> = (0..240).map(|_| RawClient::new(server.socket())).collect();
+    for poster in &mut posters {
+        poster.send(&part);
+    }
+    eventually("some are told to come again", || match stat(&server, "posts_refused") {
+        0 => Err(format!("{:#}", server.stats())),
+        _ => Ok(()),
+    });
+    eventually("there is memory again", || {
+        match &inside.ask(r#"{"type":"publish","content":"x","ref":"p"}"#)["type"] {
+            kind if kind == "ok" => Ok(()),
+            _ => Err(format!("{:#}", server.stats())),
+        }
+    });
+    assert!(server.memory("VmHWM") < CEILING / 10 * 11, "{} bytes", server.memory("VmHWM"));
+    eventually("newcomers get in", || match upgrade(&server).0 {
+        101 => Ok(()),
+        status => Err(format!("{status}: {:#}", server.stats())),
+    });
+}

@@ -111,6 +111,29 @@ fn messages_age_when_time_is_told_to_pass() {
 }
 
 #[test]
+fn a_turn_writes_so_many_bytes_and_no_more() {
+    const BYTES_PER_TURN_MAX: usize = 8 << 20;
+    let mut server = chat(Config { thread_pool_size: 1, max_conn: 200, ..Config::default() });
+    let mut clients: Vec<MemoryClient> = (0..200).map(|_| enter_chat(&mut server)).collect();
+    let sender = clients.pop().unwrap();
+    let content = "x".repeat(60_000);
+    sender.write(&frame(0x81, format!("{{\"content\":\"{content}\"}}").as_bytes()));
+    let (mut all, mut turns) = (0, 0);
+    while all < clients.len() * content.len() {
+        server.turn();
+        let written: usize = clients.iter().map(|client| client.read().len()).sum();
+        assert!(written <= BYTES_PER_TURN_MAX + 2 * content.len(), "{written} bytes in a turn");
+        all += written;
+        turns += 1;
+        assert!(turns < 20, "{all} bytes");
+    }
+    // Those that were put off have it now, and nobody has it twice.
+    server.settle();
+    assert!(clients.iter().all(|client| client.unread() == 0));
+    assert!(all < clients.len() * (content.len() + 1000), "{all} bytes");
+}
+
+#[test]
 fn a_worker_sleeps_until_it_is_woken() {
     let mut server = chat(Config { thread_pool_size: 2, ..Config::default() });
     let clients = [enter_chat(&mut server), enter_chat(&mut server)];

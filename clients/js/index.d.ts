@@ -188,7 +188,7 @@ export interface End {
   /** The close code; 1006 if there was none. */
   code: number;
   reason: string;
-  /** The HTTP status of a refused upgrade. Browsers hide it. */
+  /** The HTTP status of a refused upgrade, which browsers hide, or of a refused event stream. */
   status?: number;
 }
 
@@ -276,9 +276,18 @@ export interface ClientOptions {
    * the attempt to connect has failed, and is repeated like any other.
    */
   token?: string | (() => string | Promise<string>);
-  /** Headers of the upgrade request. Node only. */
+  /**
+   * Whether the client may do without a WebSocket, on networks that let none pass: messages then
+   * come as an event stream and go as POSTs, to the same address. `auto`: an attempt whose WebSocket
+   * had no session is followed by one with an event stream, in turns; where a WebSocket has worked,
+   * not before three of them have failed. A server that was reached by an event stream is reached by
+   * one first for ten minutes; a page remembers that in `sessionStorage`. `only`: never a WebSocket.
+   * Default: `auto`; `off` if the option `WebSocket` is given.
+   */
+  fallback?: 'auto' | 'off' | 'only';
+  /** Headers of the upgrade request, and of those of an event stream. Node only. */
   headers?: Record<string, string>;
-  /** Subprotocols to offer. Default: `['rusty-socks.v1']`. */
+  /** Subprotocols to offer; an event stream has none. Default: `['rusty-socks.v1']`. */
   protocols?: string[];
 
   /** Time limit for a connection to get a session. Default: 20 s, longer than the line of a full server. */
@@ -354,7 +363,7 @@ export interface ClientOptions {
   roomLingerMs?: number;
   /** Members that a `Room` lists; others are only counted. Default: 1000. */
   membersMax?: number;
-  /** The largest message accepted from the server. Node only. Default: 64 MiB. */
+  /** The largest message accepted from the server, in Node and by an event stream. Default: 64 MiB. */
   messageBytesMax?: number;
   /**
    * Bytes that may wait to be sent; at this limit commands wait. The connection is lost if the
@@ -514,6 +523,8 @@ export class Client<Rooms = any> implements AsyncIterable<Message> {
   /** Settles when the client has ended. Never rejects: `error` is `null` after `close()`. */
   readonly closed: Promise<End & { error: RustySocksError | null }>;
   readonly state: StateEvent['state'];
+  /** How the session is connected; `null` while it is not. See the option `fallback`. */
+  readonly transport: 'websocket' | 'event-stream' | null;
   /** The client id of the session; `null` before the first session. */
   readonly clientId: string | null;
   /** The state needed to resume later: pass it as the option `session`. */

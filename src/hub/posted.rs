@@ -39,7 +39,8 @@ pub(crate) enum PostOutcome {
     OutOfOrder,
     /// There is no such stream.
     Unknown,
-    /// There is no space for it now.
+    /// There is no space for it now, or it waits for its stream to be read: its client is to ask
+    /// again.
     Busy,
 }
 

@@ -122,8 +122,8 @@ impl Connection {
             // A viewer sees the drain to its end, and one that does not read holds nothing up.
             Phase::Admin(admin) if admin.is_live() => return true,
             Phase::Admin(admin) => !admin.is_busy(),
-            Phase::Posting(_)
-            | Phase::Asking(_)
+            Phase::Posting(post) => !post.is_expected(&self.io, now),
+            Phase::Asking(_)
             | Phase::Waiting(_)
             | Phase::Open(_)
             | Phase::Closing(_)
@@ -233,6 +233,9 @@ impl Connection {
         if used < stash.len() {
             stash.drain(..used);
             self.io.stash = stash;
+            if self.io.stream.is_of_events() {
+                self.dismiss_poster(cx);
+            }
         } else if self.io.stream.is_of_events() {
             self.answer_poster(PostOutcome::Handled, cx);
         }

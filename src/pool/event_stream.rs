@@ -26,8 +26,9 @@ const PADDING_BYTES_MAX: usize = 16 << 10;
 pub(super) enum Judged {
     /// Its frames are to be handled; then it is answered.
     Taken,
-    /// It is being handled already; whoever sent it last is answered.
-    Awaited,
+    /// It is being handled already; whoever sent it last is answered when it is. Whoever waited
+    /// for that before is answered now.
+    Awaited(Option<(Poster, PostName)>),
     Answered(PostOutcome),
 }
 
@@ -83,8 +84,9 @@ impl EventStream {
             // It was sent again because its answer was lost.
             Judged::Answered(PostOutcome::Handled)
         } else if is_last {
-            self.poster = Some((posted.from, posted.name()));
-            Judged::Awaited
+            let before = self.poster.replace((posted.from, posted.name()));
+            // A connection may have sent it twice.
+            Judged::Awaited(before.filter(|(conn, _)| *conn != posted.from))
         } else if is_next {
             (self.last_post, self.is_handling) = (posted.nth, true);
             self.poster = Some((posted.from, posted.name()));
@@ -92,6 +94,11 @@ impl EventStream {
         } else {
             Judged::Answered(PostOutcome::OutOfOrder)
         }
+    }
+
+    /// Takes out who waits for what was posted. It is still to be handled.
+    pub(super) fn dismiss_poster(&mut self) -> Option<(Poster, PostName)> {
+        self.poster.take()
     }
 
     /// Notes that all that was posted is handled. Returns who waits for that.

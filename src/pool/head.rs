@@ -24,8 +24,9 @@ use crate::{
     tls,
 };
 
-/// How long a drain waits for the first request of a connection, since something last came.
-const FIRST_REQUEST_MS: Millis = 500;
+/// How long a drain waits for the first request of a connection, or for the rest of a post, since
+/// something last came.
+pub(super) const FIRST_REQUEST_MS: Millis = 500;
 
 /// A connection that speaks HTTP.
 pub(crate) struct Head {

@@ -13,7 +13,13 @@ use tungstenite::protocol::frame::{
     coding::{Control, OpCode},
 };
 
-use super::{asked::PostRequest, conn_io::ConnIo, head::Head, worker_cx::WorkerCtx};
+use super::{
+    asked::PostRequest,
+    conn_io::ConnIo,
+    head::{FIRST_REQUEST_MS, Head},
+    timers::Millis,
+    worker_cx::WorkerCtx,
+};
 use crate::{
     http::{
         body::{BadBody, BodyReader},
@@ -25,6 +31,14 @@ use crate::{
 
 /// What a post may have beyond the largest message: its first line, and more messages.
 const BYTES_BEYOND_MESSAGE: usize = 64 << 10;
+
+/// The most messages of a post. The rest of a body is moved up with each part of them that is
+/// handled, and a frame of a few bytes has a longer header.
+const MESSAGES_MAX: usize = 4096;
+
+/// Bytes of a body, and messages of one, that cost 1 to read, as [`WorkerCtx::spent`] counts it.
+const BODY_BYTES_PER_COST: usize = 512;
+const MESSAGES_PER_COST: usize = 16;
 
 /// How long a post waits until it is handled, before its client is told that it is not handled yet.
 /// Most proxies wait for a minute.
@@ -85,7 +99,12 @@ impl PostAnswer {
         PostAnswer::new(Status::BadRequest, "bad_request", message)
     }
 
-    fn busy() -> PostAnswer {
+    fn too_large(message: impl Into<Cow<'static, str>>) -> PostAnswer {
+        PostAnswer::new(Status::ContentTooLarge, "too_large", message)
+    }
+
+    /// Has the client send it again.
+    pub(super) fn busy() -> PostAnswer {
         let message = "the server is busy with what was posted: send this post again";
         PostAnswer::new(Status::Unavailable, "busy", message)
     }
@@ -137,8 +156,7 @@ impl From<BadBody> for PostAnswer {
     fn from(bad: BadBody) -> PostAnswer {
         match bad {
             BadBody::TooLarge => {
-                let message = "a post may have max_message_bytes and 64 KiB more";
-                PostAnswer::new(Status::ContentTooLarge, "too_large", message)
+                PostAnswer::too_large("a post may have max_message_bytes and 64 KiB more")
             }
             BadBody::Malformed(message) => PostAnswer::malformed(message),
         }
@@ -191,6 +209,11 @@ impl Post {
         matches!(self.state, State::Sent(_))
     }
 
+    /// Whether a drain waits for it: its stream answers soon, and its body may be on its way still.
+    pub(super) fn is_expected(&self, io: &ConnIo, now: Millis) -> bool {
+        self.is_sent() || now.saturating_sub(io.last_rx) < FIRST_REQUEST_MS
+    }
+
     /// Whether the answer to the post of this name is awaited.
     pub(super) fn awaits(&self, name: PostName) -> bool {
         matches!(self.state, State::Sent(sent) if sent == name)
@@ -207,6 +230,7 @@ impl Post {
             Ok(used) => used,
             Err(bad) => return PostStep::Answer(bad.into()),
         };
+        cx.spent += used / BODY_BYTES_PER_COST;
         if !reader.is_done() {
             return if used == 0 { PostStep::Wait } else { PostStep::Used(used) };
         }
@@ -242,7 +266,7 @@ impl Post {
 /// Sends a whole post to its stream.
 fn send(body: &[u8], io: &mut ConnIo, cx: &mut WorkerCtx) -> Result<PostName, PostAnswer> {
     let from = Poster { node: cx.shared.hub.node, conn: io.id };
-    let posted = parse(body, from)?;
+    let posted = parse(body, from, cx)?;
     let name = posted.name();
     cx.shared.hub.hand_in(posted)?;
     io.set_deadline(HANDLED_WITHIN, cx);
@@ -250,7 +274,7 @@ fn send(body: &[u8], io: &mut ConnIo, cx: &mut WorkerCtx) -> Result<PostName, Po
 }
 
 /// Reads a body.
-fn parse(body: &[u8], from: Poster) -> Result<Posted, PostAnswer> {
+fn parse(body: &[u8], from: Poster, cx: &mut WorkerCtx) -> Result<Posted, PostAnswer> {
     let text = std::str::from_utf8(body);
     let text = text.map_err(|_| PostAnswer::malformed("the body of a post must be UTF-8"))?;
     let (first, rest) = text.split_once('\n').unwrap_or((text, ""));
@@ -263,8 +287,18 @@ fn parse(body: &[u8], from: Poster) -> Result<Posted, PostAnswer> {
     let mut frames = Vec::with_capacity(rest.len() + 64);
     let header = FrameHeader { mask: MASK, ..message_header(Kind::Text, false) };
     // An empty line is no message: a body may end with its last line break.
+    let mut messages = 0;
     for line in rest.lines().filter(|line| !line.is_empty()) {
+        messages += 1;
+        if messages > MESSAGES_MAX {
+            break;
+        }
         encode_frame(&mut frames, &header, line.as_bytes());
+    }
+    cx.spent += messages / MESSAGES_PER_COST;
+    if messages > MESSAGES_MAX {
+        let message = format!("a post may have {MESSAGES_MAX} messages");
+        return Err(PostAnswer::too_large(message));
     }
     if let Some(Close { code, reason }) = opening.close {
         let end = reason.floor_char_boundary(REASON_BYTES_MAX);

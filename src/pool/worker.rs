@@ -25,7 +25,7 @@ use super::{
     socket::{Accepted, Socket},
     stream::Stream,
     timers::Millis,
-    worker_cx::{WorkLists, WorkerCtx},
+    worker_cx::WorkerCtx,
 };
 use crate::hub::{
     conn_id::ConnId,
@@ -44,6 +44,7 @@ mod letters;
 mod memory_watch;
 mod shedding;
 pub(crate) mod stepped;
+mod writes;
 
 /// The token of the waker; slots count up from 0 and never come near it.
 pub(crate) const WAKER: Token = Token(usize::MAX);
@@ -63,17 +64,6 @@ const ARRIVALS_PER_TURN_MAX: usize = 256;
 
 /// What the requests of one turn may cost, as [`WorkerCtx::spent`] counts it: some milliseconds.
 const READ_COST_PER_TURN_MAX: usize = 3072;
-
-/// Sockets written to in one turn: some milliseconds. The others are written to in the next one,
-/// with whatever has come for them until then.
-const WRITES_PER_TURN_MAX: usize = 256;
-
-/// Of these, sockets with output of this turn. The rest is for those that wait already, so that
-/// answers of the others do not hold them up for ever.
-const FRESH_WRITES_PER_TURN_MAX: usize = WRITES_PER_TURN_MAX / 2;
-
-/// Rounds of the flush: a close that begins in one is written in the next.
-const FLUSH_ROUNDS_MAX: usize = 4;
 
 /// How often one worker lets the hub forget what is too old.
 const SWEEP_INTERVAL_MS: Millis = 1000;
@@ -434,45 +424,6 @@ impl Worker {
         {
             log::warn!("refused: {refused}");
             self.next_report = self.cx.now + REPORT_INTERVAL_MS;
-        }
-    }
-
-    /// One write for each socket that has something to send, up to the bounds of a turn.
-    fn flush(&mut self) {
-        if self.cx.work.dirty.len() > FRESH_WRITES_PER_TURN_MAX
-            || !self.cx.work.unwritten.is_empty()
-        {
-            self.share_writes();
-        }
-        for _ in 0..FLUSH_ROUNDS_MAX {
-            if self.cx.work.dirty.is_empty() {
-                return;
-            }
-            let mut dirty = std::mem::take(&mut self.cx.work.dirty);
-            for slot in dirty.drain(..) {
-                if let Some(conn) = self.conns.get_mut(slot) {
-                    conn.flush(&mut self.cx);
-                }
-            }
-            if self.cx.work.dirty.is_empty() {
-                self.cx.work.dirty = dirty;
-            }
-        }
-    }
-
-    /// Leaves in the list of dirty slots those that are written to in this turn.
-    #[cold]
-    #[inline(never)]
-    fn share_writes(&mut self) {
-        let WorkLists { dirty, unwritten, .. } = &mut self.cx.work;
-        let fresh = dirty.len().min(FRESH_WRITES_PER_TURN_MAX);
-        let id_of = |slot| self.conns.get(slot).map(|conn| conn.io.id);
-        unwritten.extend(dirty.drain(fresh..).filter_map(id_of));
-        while dirty.len() < WRITES_PER_TURN_MAX
-            && let Some(id) = unwritten.pop_front()
-        {
-            let slot = id.slot as usize;
-            dirty.extend((id_of(slot) == Some(id)).then_some(slot));
         }
     }
 

@@ -4,7 +4,8 @@
  * - `rusty-socks.js` for `<script>`, which sets the global `RustySocks`, and `rusty-socks.mjs` for
  *   `import` by address. They need no tool; npm has them made before it packs.
  * - `rusty-socks.min.js` and `rusty-socks.min.mjs`, smaller, where esbuild is found: in the
- *   directory `TOOLS`, or beside the package. With `--min` it is an error if it is not.
+ *   directory `TOOLS`, or beside the package. With `--min` it is an error if it is not. They load
+ *   `rusty-socks.event-stream.min.mjs` from beside them where no WebSocket can be had.
  *
  * `--out DIRECTORY` writes them elsewhere.
  */
@@ -59,20 +60,43 @@ function findEsbuild() {
   return undefined;
 }
 
+const EVENT_STREAM = 'rusty-socks.event-stream.min.mjs';
+
+/** What few pages need is a file of its own. */
+const apart = {
+  name: 'apart',
+  setup: ({ onResolve }) =>
+    onResolve({ filter: /\/event-stream\.js$/ }, ({ kind }) =>
+      kind === 'dynamic-import' ? { path: `./${EVENT_STREAM}`, external: true } : undefined,
+    ),
+};
+
 async function minify(esbuild) {
   const common = {
     absWorkingDir: root,
-    entryPoints: ['index.js'],
+    plugins: [apart],
     bundle: true,
     minify: true,
     platform: 'browser',
+    format: 'esm',
     target: 'es2022',
+    // A page has none. So the choice of a socket has no branch for Node, and no trace of its module is left.
+    define: { 'globalThis.process': 'undefined' },
     banner: { js: BANNER.trim() },
     write: false,
   };
-  const build = async (options) => (await esbuild.build({ ...common, ...options })).outputFiles[0].text;
-  write('rusty-socks.min.js', await build({ format: 'iife', globalName: 'RustySocks' }));
-  write('rusty-socks.min.mjs', await build({ format: 'esm' }));
+  const build = async (...entryPoints) => (await esbuild.build({ ...common, entryPoints })).outputFiles[0].text;
+  const text = await build('index.js');
+  write('rusty-socks.min.js', asGlobal(text));
+  write('rusty-socks.min.mjs', text);
+  write(EVENT_STREAM, await build('src/event-stream.js'));
+}
+
+/** The same for a page without modules. That of esbuild has helpers for `require`, which nobody calls. */
+function asGlobal(text) {
+  const [, head, body, list] = /^(\/\*![^]*?\*\/\n)([^]*)export\{([^}]*)\};\s*$/.exec(text);
+  const fields = list.split(',').map((item) => item.split(' as ')).map(([local, name = local]) => `${name}:${local}`);
+  return `${head}var RustySocks=(()=>{${body}return{${fields}}})();\n`;
 }
 
 function write(name, text) {

@@ -12,13 +12,14 @@ import { Reconnect } from './reconnect.js';
 import { Recovery } from './recovery.js';
 import { Rooms } from './rooms.js';
 import { Session, clean, isPattern } from './session.js';
-import { socketFactory } from './socket.js';
 import { Tracker, checkSeq } from './tracker.js';
-import { waitFault } from './wait.js';
+import { FALLBACKS, Transport } from './transport.js';
+import { settleable, waitFault } from './wait.js';
 
 /** What an option is if it is not given. `index.d.ts` says what each is for. */
 export const DEFAULTS = Object.freeze({
   protocols: Object.freeze(['rusty-socks.v1']),
+  fallback: 'auto',
   openTimeoutMs: 20_000,
   closeTimeoutMs: 3_000,
   checkTimeoutMs: 5_000,
@@ -57,7 +58,6 @@ const PING_S_MIN = 1;
 const PING_S_MAX = 24 * 3600;
 
 export class Client {
-  #url;
   #options;
   #clock;
   #emitter = new Emitter();
@@ -72,7 +72,7 @@ export class Client {
   #full = new Set();
   #rooms;
   #receivedBytes = 0;
-  #makeSocket = null;
+  #transport;
   #connection = null;
   #closeTimer = null;
   // The attempt whose token is awaited, or the last one.
@@ -86,13 +86,17 @@ export class Client {
   #ending = settleable();
 
   constructor(url, options = {}) {
-    this.#url = String(url);
-    const { protocol } = new URL(this.#url);
+    const { protocol } = new URL(url);
     if (!PROTOCOLS.includes(protocol)) throw new TypeError(`the address must begin with ws:// or wss://, not ${protocol}`);
-    this.#options = { ...DEFAULTS, ...clean(options) };
+    // A WebSocket that is given may go ways that `fetch` does not know.
+    const fallback = options.WebSocket ? 'off' : DEFAULTS.fallback;
+    this.#options = { ...DEFAULTS, fallback, ...clean(options) };
     checkNumbers(this.#options);
     checkToken(this.#options.token);
+    if (!FALLBACKS.includes(this.#options.fallback)) throw new TypeError(`the option fallback must be one of ${FALLBACKS.join(', ')}`);
     this.#clock = options.clock ?? systemClock;
+    const platform = options.platform ?? systemPlatform;
+    this.#transport = new Transport({ url: String(url), options: this.#options, clock: this.#clock, platform });
     this.#session = new Session(this.#options);
     this.#tracker = new Tracker({
       holdMax: this.#options.holdMax,
@@ -125,7 +129,7 @@ export class Client {
     });
     this.#reconnect = new Reconnect({
       clock: this.#clock,
-      platform: options.platform ?? systemPlatform,
+      platform,
       backoff: this.#backoff,
       connect: () => this.#connect(),
     });
@@ -160,6 +164,10 @@ export class Client {
 
   get state() {
     return this.#state;
+  }
+
+  get transport() {
+    return this.#connection?.isGreeted ? this.#transport.kind : null;
   }
 
   get clientId() {
@@ -357,7 +365,7 @@ export class Client {
 
   async #begin() {
     try {
-      this.#makeSocket = await socketFactory(this.#options);
+      await this.#transport.prepare();
     } catch (error) {
       this.#finish({ code: 1006, reason: error.message }, error);
       return;
@@ -377,23 +385,31 @@ export class Client {
     // A listener may have closed the client.
     if (this.#state !== 'connecting') return;
     this.#attempts += 1;
-    if (this.#options.token === undefined) this.#open();
-    else this.#openWithToken(this.#attempts);
+    const loading = this.#transport.choose();
+    if (this.#options.token === undefined && !loading) this.#open();
+    else this.#openLater(this.#attempts, loading);
   }
 
-  /** Gets a token for this connection. Without one, the attempt has failed like any other. */
-  async #openWithToken(attempt) {
+  /**
+   * Waits for what an event stream needs, and for a token for this connection. Without them, the
+   * attempt has failed like any other.
+   */
+  async #openLater(attempt, loading) {
     let token;
-    let fault;
+    let fault = null;
+    let what = 'event stream';
     try {
-      token = await this.#newToken();
+      await loading;
+      what = 'token';
+      if (this.#options.token !== undefined) token = await this.#newToken();
     } catch (error) {
-      fault = error;
+      // A token is nothing that the transport could be blamed for.
+      fault = { code: 1006, reason: `there is no ${what}: ${messageOf(error)}`, isBlameless: what === 'token' };
     }
     // The client was closed meanwhile, or another attempt begun.
     if (attempt !== this.#attempts || this.#state !== 'connecting') return;
-    if (fault === undefined) this.#open(token);
-    else this.#over({ code: 1006, reason: `there is no token: ${messageOf(fault)}` });
+    if (fault) this.#over(fault);
+    else this.#open(token);
   }
 
   async #newToken() {
@@ -406,7 +422,7 @@ export class Client {
   #open(token) {
     let socket;
     try {
-      socket = this.#makeSocket(this.#url);
+      socket = this.#transport.open();
     } catch (error) {
       this.#finish({ code: 1006, reason: error.message }, error);
       return;
@@ -460,6 +476,7 @@ export class Client {
     const pingMs = Math.min((seconds * 1000) / 2, this.#options.pingMsMax);
     const silenceMs = this.#options.silenceMs ?? seconds * 1000 + this.#options.silenceExtraMs;
     this.#connection.greeted({ pingMs, silenceMs });
+    this.#transport.worked();
     this.#outbox.attach(this.#connection, { bytesMax, limits, sent });
   }
 
@@ -567,7 +584,9 @@ export class Client {
   #over(end) {
     this.#disconnected();
     if (this.#state === 'closing') return this.#finish({ code: 1000, reason: 'closed by the client' }, this.#fault);
-    const plan = this.#options.reconnect === false ? null : this.#reconnect.after(end);
+    // A status that would end the client is no word of the server's, where the transport is to blame.
+    const known = this.#transport.ended(end) ? { ...end, status: undefined } : end;
+    const plan = this.#options.reconnect === false ? null : this.#reconnect.after(known);
     if (plan === null || plan.attempt > this.#options.attemptsMax) {
       return this.#finish(end, stopped(end));
     }
@@ -646,12 +665,6 @@ function stopped(end) {
 
 function pick({ code, reason, status }) {
   return clean({ code, reason, status });
-}
-
-function settleable() {
-  const parts = {};
-  parts.promise = new Promise((resolve, reject) => Object.assign(parts, { resolve, reject }));
-  return parts;
 }
 
 /** A random UUID. `crypto.randomUUID` is missing in pages that were not loaded over TLS. */

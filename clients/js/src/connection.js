@@ -26,11 +26,14 @@ export class Connection {
   #silenceMs = Infinity;
   #reconnectAfterMs;
   #greetedAt;
+  // Whether any frame has come.
+  #hasHeard = false;
 
   /**
    * The handlers are `open()`, `received(bytes)` for each text, `frame(frame)` for each frame that
    * is not an answer, `drained()` when the connection is no longer congested, and `over(end)`,
-   * once, with `code`, `reason`, `livedMs`, `wasChecked` and the delays that the server asked for.
+   * once, with `code`, `reason`, `livedMs`, `wasChecked`, `hasHeard` and the delays that the server
+   * asked for.
    */
   constructor({ socket, clock, openTimeoutMs, unsentBytesMax, open, received, frame, drained, over }) {
     this.#socket = socket;
@@ -110,6 +113,7 @@ export class Connection {
   #received(data) {
     if (this.#isOver) return;
     const frame = parse(data);
+    this.#hasHeard = true;
     this.#heard(frame?.type === 'pong');
     if (!frame) return this.abort('the server sent what is no JSON object');
     this.#handlers.received(data.length);
@@ -209,7 +213,7 @@ export class Connection {
     this.#answers.clear();
     const wasChecked = this.#ping?.isCheck ?? false;
     const livedMs = this.#greetedAt === undefined ? undefined : this.#clock.now() - this.#greetedAt;
-    this.#handlers.over({ ...end, livedMs, wasChecked, reconnectAfterMs: this.#reconnectAfterMs });
+    this.#handlers.over({ ...end, livedMs, wasChecked, hasHeard: this.#hasHeard, reconnectAfterMs: this.#reconnectAfterMs });
   }
 }
 

@@ -10,9 +10,13 @@ import { request as requestTls } from 'node:https';
 
 import { FrameWriter } from './frame-writer.js';
 import { FrameError, FrameReader, OPCODE, closePayload, encodeFrame } from './frames.js';
+import { retryAfter } from './retry-after.js';
 
 // RFC 6455 section 1.3.
 const ACCEPT_GUID = '258EAFA5-E914-47DA-95CA-C5AB0DC85B11';
+
+// There was no connection at all, for a WebSocket or for anything else.
+const UNREACHABLE = new Set(['ECONNREFUSED', 'EHOSTUNREACH', 'ENETUNREACH', 'ENOTFOUND', 'EAI_AGAIN', 'ETIMEDOUT']);
 
 // The largest head of an answer to the upgrade. It is Node's default, which a flag may have raised.
 const HEAD_BYTES_MAX = 16 * 1024;
@@ -22,7 +26,8 @@ const LINGER_MS = 2000;
 
 /**
  * Calls `onopen()`, `onmessage({data})`, `onlife()` for control frames, and exactly once `onclose(end)` with
- * `{code, reason}`, and `status` and `retryAfterMs` if the upgrade was refused.
+ * `{code, reason}`, with `status` and `retryAfterMs` if the upgrade was refused, and `isBlameless` if
+ * there was no connection at all.
  */
 export class NodeSocket {
   onopen = null;
@@ -82,7 +87,9 @@ export class NodeSocket {
       const retryAfterMs = retryAfter(response.headers['retry-after']);
       this.#over({ code: 1006, reason: `the upgrade was refused with ${status}`, status, retryAfterMs });
     });
-    this.#request.on('error', (error) => this.#over({ code: 1006, reason: error.message }));
+    this.#request.on('error', (error) => {
+      this.#over({ code: 1006, reason: error.message, isBlameless: UNREACHABLE.has(error.code) });
+    });
     this.#request.end();
   }
 
@@ -187,12 +194,4 @@ function upgradeFault(headers, key, protocols) {
   if (headers['sec-websocket-extensions']) return 'the server chose an extension that was not offered';
   if (chosen !== undefined && !protocols.includes(chosen)) return 'the server chose a subprotocol that was not offered';
   return null;
-}
-
-/** A `Retry-After` in seconds or as a date (RFC 9110 section 10.2.3), in milliseconds. */
-export function retryAfter(value, now = Date.now()) {
-  if (value === undefined) return undefined;
-  if (/^\d+$/.test(value)) return Number(value) * 1000;
-  const at = Date.parse(value);
-  return Number.isNaN(at) ? undefined : Math.max(0, at - now);
 }

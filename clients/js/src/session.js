@@ -1,4 +1,5 @@
 /** What a client must remember to resume: its session, its rooms, and which messages are its own. */
+import { addBounded } from './bounded.js';
 
 // Lost sessions in a row whose messages still count as own.
 const OLD_IDS_MAX = 16;
@@ -31,8 +32,7 @@ export class Session {
     const before = this.clientId;
     this.clientId = clientId;
     this.token = token ?? null;
-    this.#ids.add(clientId);
-    if (this.#ids.size > OLD_IDS_MAX) this.#ids.delete(this.#ids.values().next().value);
+    addBounded(this.#ids, clientId, OLD_IDS_MAX);
     return before;
   }
 
@@ -41,8 +41,7 @@ export class Session {
   }
 
   expectEcho(id) {
-    this.#echoes.add(id);
-    if (this.#echoes.size > this.#echoesMax) this.#echoes.delete(this.#echoes.values().next().value);
+    addBounded(this.#echoes, id, this.#echoesMax);
   }
 
   /** Whether an own message was to come back. True once for each. */
@@ -78,8 +77,7 @@ export class Session {
   }
 
   decline(room) {
-    this.declined.add(room);
-    if (this.declined.size > DECLINED_MAX) this.declined.delete(this.declined.values().next().value);
+    addBounded(this.declined, room, DECLINED_MAX);
   }
 
   /** The joined pattern that matches a room, if any. */

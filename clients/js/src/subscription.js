@@ -7,7 +7,7 @@
  */
 import { RustySocksError } from './errors.js';
 import { Members } from './members.js';
-import { boundWait } from './wait.js';
+import { boundWait, settleable } from './wait.js';
 
 export class Subscription {
   #name;
@@ -56,8 +56,7 @@ export class Subscription {
     this.#link.clock.clearTimeout(this.#linger);
     this.#linger = null;
     for (const resolve of this.#leavers.splice(0)) resolve();
-    const waiter = { user };
-    waiter.promise = new Promise((resolve, reject) => Object.assign(waiter, { resolve, reject }));
+    const waiter = { user, ...settleable() };
     const { timeoutMs, signal } = options;
     const end = (makeError) => this.#giveUp(waiter, makeError(false));
     boundWait(waiter, { timeoutMs, signal, clock: this.#link.clock, end });

@@ -2,6 +2,7 @@
  * Tracks which messages of each room were yielded, and the order in which the rest may be: `tracked-room.js`
  * has what is kept of a room. No I/O and no clock.
  */
+import { addBounded } from './bounded.js';
 import {
   forgetPlaces,
   held,
@@ -488,8 +489,7 @@ export class Tracker {
   #isFirst({ id, rooms }) {
     const key = JSON.stringify([id, rooms[0].room, rooms[0].seq]);
     if (this.#recent.has(key)) return false;
-    this.#recent.add(key);
-    if (this.#recent.size > this.#holdMax) this.#recent.delete(this.#recent.values().next().value);
+    addBounded(this.#recent, key, this.#holdMax);
     return true;
   }
 }

@@ -2,6 +2,13 @@
 import { TIMEOUT_MS_MAX } from './clock.js';
 import { RustySocksError } from './errors.js';
 
+/** A promise, with the functions that settle it beside it. */
+export function settleable() {
+  const parts = {};
+  parts.promise = new Promise((resolve, reject) => Object.assign(parts, { resolve, reject }));
+  return parts;
+}
+
 /** The error if the caller must not wait at all, or `null`. */
 export function waitFault(wait) {
   const { timeoutMs, signal } = wait ?? {};

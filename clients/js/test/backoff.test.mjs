@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
 import { Backoff, verdict } from '../src/backoff.js';
-import { retryAfter } from '../src/node-socket.js';
+import { retryAfter } from '../src/retry-after.js';
 
 const backoff = (random = () => 1) => new Backoff({ baseMs: 250, capMs: 30_000, settledMs: 5000, random });
 

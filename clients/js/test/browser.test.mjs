@@ -85,6 +85,42 @@ for (const { title, name, server } of cases) {
   );
 }
 
+// Some of all kinds: the others are above the transport.
+const STREAMED = scenarios.filter(({ name }) => /^(a token in the first|soak|a burst far|rooms of several)/.test(name));
+
+for (const { name, server } of STREAMED) {
+  test(`in a page without WebSockets: ${name}`, options, (t) =>
+    inWorld(server, async (world) => {
+      const { page, faults } = await openPage(world);
+      const words = await page.evaluate(
+        async ({ scenario, plain }) => {
+          const [{ Client }, { runScenario }] = await Promise.all([import('/index.js'), import('/test/scenarios.mjs')]);
+          globalThis.WebSocket = class {
+            constructor() {
+              queueMicrotask(() => this.onclose({ code: 1006, reason: '' }));
+            }
+          };
+          const verbs = (who) => (...call) => globalThis.control(who, call);
+          const transports = new Set();
+          class Watched extends Client {
+            constructor(...rest) {
+              super(...rest);
+              this.on('session', () => transports.add(this.transport));
+            }
+          }
+          const told = await runScenario(scenario, { ...plain, Client: Watched, proxy: verbs('proxy'), server: verbs('server') });
+          return [told, [...transports].join()];
+        },
+        { scenario: name, plain: { url: world.url, proxied: world.proxied, seed: world.seed, soakMs: world.soakMs } },
+      );
+      if (words[0]) t.diagnostic(words[0]);
+      equal(words[1], 'event-stream');
+      await page.close();
+      if (faults.length > 0) throw faults[0];
+    }),
+  );
+}
+
 // As the README says it, in a page whose client backs off for ever unless the world tells it
 // something.
 const readme = readFileSync(new URL('../README.md', import.meta.url), 'utf8');

@@ -11,6 +11,7 @@ import { promisify } from 'node:util';
 import { gzipSync } from 'node:zlib';
 
 import { launchOptions, missing, playwright, serve, tool } from './chromium.mjs';
+import { StreamServer } from './stream-server.mjs';
 import { inWorld } from './world.mjs';
 
 const run = promisify(execFile);
@@ -18,7 +19,7 @@ const here = fileURLToPath(new URL('..', import.meta.url));
 const tsc = join(process.env.TOOLS ?? '.', 'node_modules', 'typescript', 'bin', 'tsc');
 
 // What a page loads, with gzip. It may grow, but not unnoticed.
-const MIN_BYTES_MAX = 20_000;
+const MIN_BYTES_MAX = 20_300;
 
 let home;
 let dist;
@@ -72,6 +73,40 @@ for (const name of ['rusty-socks.js', 'rusty-socks.mjs', 'rusty-socks.min.js', '
       await page.close();
     }),
   );
+}
+
+for (const name of ['rusty-socks.js', 'rusty-socks.mjs', 'rusty-socks.min.js', 'rusty-socks.min.mjs']) {
+  const noTool = name.includes('.min.') && !tool('esbuild') ? 'esbuild was not found' : false;
+  test(`a page without WebSockets loads ${name} and has an event stream`, { skip: missing || noTool, timeout: 60_000 }, async () => {
+    const server = await StreamServer.start();
+    const page = await browser.newPage();
+    const faults = [];
+    page.on('pageerror', (error) => faults.push(error.message));
+    await page.addInitScript(() => {
+      globalThis.WebSocket = class {
+        constructor() {
+          queueMicrotask(() => this.onclose({ code: 1006, reason: '' }));
+        }
+      };
+    });
+    await page.goto(`${files.origin}/of/${name.replaceAll('.', '-')}`);
+    await page.waitForFunction(() => globalThis.RustySocks);
+    const ready = page.evaluate(async (address) => {
+      globalThis.client = new globalThis.RustySocks.Client(address, { backoffBaseMs: 1 });
+      await globalThis.client.ready;
+      return globalThis.client.transport;
+    }, server.url);
+    const stream = await server.accept();
+    stream.send({ type: 'welcome', client_id: 'me', session: 's', room: 'lobby', epoch: 'e', seq: 0, ping_s: 30 });
+    assert.equal(await ready, 'event-stream');
+    const published = page.evaluate(() => globalThis.client.publish('lobby', 'hello'));
+    assert.equal((await stream.answer({ type: 'publish' }, { room: 'lobby', seq: 1 })).content, 'hello');
+    assert.equal((await published).seq, 1);
+    await page.evaluate(() => globalThis.client.close());
+    assert.deepEqual([stream.close.code, faults], [1000, []]);
+    await page.close();
+    await server.stop();
+  });
 }
 
 test('what a page loads is small', { skip: !tool('esbuild') && 'esbuild was not found' }, async (t) => {

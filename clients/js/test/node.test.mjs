@@ -1,4 +1,4 @@
-/** The scenarios in Node, with its own sockets. */
+/** The scenarios in Node, with its own sockets and by event streams. */
 import { test } from 'node:test';
 
 import { Client } from '../index.js';
@@ -10,6 +10,23 @@ for (const { name, server } of scenarios) {
   test(name, { timeout: 60_000 }, (t) =>
     inWorld(server, async (world) => {
       const words = await runScenario(name, { ...world, Client });
+      if (words) t.diagnostic(words);
+    }),
+  );
+}
+
+/** A client on a network that lets no WebSocket pass, and knows it. */
+class Streaming extends Client {
+  constructor(url, options) {
+    super(url, { fallback: 'only', ...options });
+  }
+}
+
+for (const { name, server, needsWebSocket } of scenarios) {
+  if (needsWebSocket) continue;
+  test(`by event streams: ${name}`, { timeout: 60_000 }, (t) =>
+    inWorld(server, async (world) => {
+      const words = await runScenario(name, { ...world, Client: Streaming });
       if (words) t.diagnostic(words);
     }),
   );

@@ -18,6 +18,7 @@ export class Proxy {
   #isRefusing = false;
   #stalled = new Set();
   #delayMs = 0;
+  #blocked = null;
   #accepted = 0;
 
   static async start(target) {
@@ -78,6 +79,11 @@ export class Proxy {
     this.#isRefusing = isRefusing;
   }
 
+  /** Connections on which a client sends this text, in upper or lower case, are reset; `null` for none. */
+  block(text) {
+    this.#blocked = text?.toLowerCase() ?? null;
+  }
+
   /** Everything takes so much longer, in each direction. */
   delay(ms) {
     this.#delayMs = ms;
@@ -96,6 +102,11 @@ export class Proxy {
     client.setNoDelay(true);
     server.setNoDelay(true);
     const link = { client, server };
+    client.on('data', (chunk) => {
+      if (this.#blocked === null || !chunk.toString('latin1').toLowerCase().includes(this.#blocked)) return;
+      reset(client);
+      reset(server);
+    });
     link.pipes = [this.#pipe(link, client, server, 'up'), this.#pipe(link, server, client, 'down')];
     this.#links.add(link);
     server.on('error', () => reset(client));

@@ -3,7 +3,8 @@
  * scenarios run in Node and in a page, so this imports nothing of Node.
  *
  * A scenario is given `world`: `Client`, the address `url` of the server and `proxied` of the way through the
- * proxy, `proxy(verb, ...arguments)` and `server(verb, ...arguments)`, and `seed`.
+ * proxy, `proxy(verb, ...arguments)` and `server(verb, ...arguments)`, and `seed`. One that `needsWebSocket`
+ * is not played with event streams alone.
  */
 import { equal, generator, ok, rejects, until, within } from './environment.mjs';
 
@@ -99,11 +100,39 @@ export const scenarios = [
   {
     name: 'a token as a subprotocol',
     server: identity,
+    needsWebSocket: true,
     async run({ connect }) {
       const protocols = ['rusty-socks.v1', `rusty-socks.token.${await sign('anna', 600)}`];
       const anna = connect({ protocols });
       await anna.ready;
       equal(anna.sessions[0].welcome.user, 'anna');
+    },
+  },
+  {
+    name: 'a session goes on from a WebSocket to an event stream, and back',
+    needsWebSocket: true,
+    async run({ connect }, world) {
+      const anna = connect();
+      const ben = connect({}, world.url);
+      await Promise.all([anna.ready, ben.ready]);
+      const { clientId } = anna;
+      await ben.publish('lobby', 1);
+      equal([anna.transport, ben.transport], ['websocket', 'websocket']);
+      for (const [blocked, transport, number] of [['upgrade: websocket', 'event-stream', 2], ['text/event-stream', 'websocket', 3]]) {
+        await world.proxy('block', blocked);
+        await world.proxy('cut');
+        await ben.publish('lobby', number);
+        const published = anna.publish('lobby', `of anna, ${number}`, { echo: true });
+        await until(transport, () => anna.transport === transport && anna.state === 'open');
+        equal((await within('answer', published)).repeated, false);
+        await ben.publish('lobby', `${number}, live`);
+      }
+      await until('messages', () => anna.seen.length === 7 && ben.seen.length === 2);
+      const isOwn = (content) => /anna/.test(content);
+      equal(anna.seen.filter((content) => !isOwn(content)), [1, 2, '2, live', 3, '3, live']);
+      equal(anna.seen.filter(isOwn), ben.seen);
+      equal([anna.losses, ben.losses, anna.clientId], [[], [], clientId]);
+      equal(anna.sessions.map(({ resumed }) => resumed), [false, true, true]);
     },
   },
   {

@@ -33,7 +33,8 @@ const EVENTS = {
 };
 
 function make(url, options, more = {}) {
-  const made = new Client(url, { ...known(options), ...more });
+  // The suite plays a server of WebSockets alone.
+  const made = new Client(url, { fallback: 'off', ...known(options), ...more });
   client = made;
   // Not what is left of a case before.
   const tell = (what) => made === client && say(what);

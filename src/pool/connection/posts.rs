@@ -35,7 +35,7 @@ impl Connection {
 
     /// Answers the post that came here, outside of its turn to be read. What came behind it, which
     /// may be much, is looked at when that is due.
-    pub(super) fn answer_sent_post(&mut self, answer: &PostAnswer, cx: &mut WorkerCtx) {
+    pub(in crate::pool) fn answer_sent_post(&mut self, answer: &PostAnswer, cx: &mut WorkerCtx) {
         self.answer_post(answer, cx);
         self.io.has_backlog = !self.io.stash.is_empty();
         self.io.list_ready(&mut cx.work);
@@ -63,7 +63,12 @@ impl Connection {
             Judged::Answered(outcome) => {
                 cx.shared.hub.answer_post(posted.from, posted.name(), outcome);
             }
-            Judged::Awaited => {}
+            Judged::Awaited(before) => {
+                if let Some((poster, name)) = before {
+                    cx.shared.hub.answer_post(poster, name, PostOutcome::OutOfOrder);
+                }
+                self.dismiss_poster(cx);
+            }
             Judged::Taken => {
                 // Any post is a sign of life.
                 self.io.last_rx = cx.now;
@@ -74,7 +79,20 @@ impl Connection {
                 self.io.has_backlog = true;
                 self.io.list_ready(&mut cx.work);
                 self.io.count_input(0, cx);
+                self.dismiss_poster(cx);
             }
+        }
+    }
+
+    /// Has whoever waits for what was posted here come again, if this stream is not read at the
+    /// moment and such waits leave little space for the requests of others.
+    pub(super) fn dismiss_poster(&mut self, cx: &WorkerCtx) {
+        if self.io.pauses.is_paused()
+            && cx.shared.pending_heads.is_scarce()
+            && let Some((poster, name)) =
+                self.io.stream.events().and_then(EventStream::dismiss_poster)
+        {
+            cx.shared.hub.answer_post(poster, name, PostOutcome::Busy);
         }
     }
 

@@ -1,5 +1,7 @@
 //! Event streams over a socket that gives and takes as little as it likes.
 
+use uuid::Uuid;
+
 use super::{EVENTS, Harness, close, frame};
 use crate::{
     config::Config,
@@ -131,9 +133,8 @@ fn a_post_is_called_handled_only_if_all_of_it_was() {
 }
 
 /// A post to a stream of another connection, as it comes.
-fn post(harness: &Harness, nth: u64, messages: &str) -> String {
-    let key =
-        StreamKey::new(harness.cx.shared.hub.node, ConnId { worker: 0, slot: 9, generation: 0 });
+fn post(node: Uuid, nth: u64, messages: &str) -> String {
+    let key = StreamKey::new(node, ConnId { worker: 0, slot: 9, generation: 0 });
     let body = format!("{{\"connection\":\"{key}\",\"post\":{nth}}}\n{messages}");
     let len = body.len();
     format!("POST {EVENTS} HTTP/1.1\r\nHost: a\r\nContent-Length: {len}\r\n\r\n{body}")
@@ -142,11 +143,50 @@ fn post(harness: &Harness, nth: u64, messages: &str) -> String {
 #[test]
 fn what_came_behind_a_post_is_answered_though_the_post_was_not_handled_in_time() {
     let mut harness = Harness::new(Config::default());
-    harness.feed(post(&harness, 1, "hello").as_bytes());
+    harness.feed(post(harness.cx.shared.hub.node, 1, "hello").as_bytes());
     harness.feed(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n");
     assert_eq!(harness.written(), b"");
     harness.pass(20_000);
     let written = String::from_utf8(harness.written()).expect("UTF-8");
     let answers = written.split("HTTP/1.1 ").skip(1).map(|answer| &answer[..3]);
     assert_eq!(answers.collect::<Vec<_>>(), ["503", "200"], "{written}");
+}
+
+#[test]
+fn a_post_costs_its_sender_what_it_costs() {
+    let many = post(Uuid::nil(), 1, &"x\n".repeat(4000));
+    let large = post(Uuid::nil(), 1, &"x".repeat(100_000));
+    let head = "POST /events HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let chunks = [head, &"1\r\n{\r\n".repeat(10_000)].concat();
+    for (request, cost) in [(many, 250), (large, 100), (chunks, 100)] {
+        let mut harness = Harness::new(Config::default());
+        harness.send(request.as_bytes());
+        harness.cx.begin_turn();
+        while harness.turn() {}
+        assert!(harness.cx.spent >= cost, "{cost}: {}", harness.cx.spent);
+    }
+}
+
+#[test]
+fn a_post_is_not_waited_for_where_requests_are_many_and_its_stream_is_not_read() {
+    for (heads_max, outcomes) in [(8, &[][..]), (1, &[PostOutcome::Busy; 3])] {
+        let (mut harness, key) = Harness::stream(Config { buffer: 2, ..Config::default() });
+        let heads = std::sync::Arc::clone(&harness.cx.shared.pending_heads);
+        let _token = heads.take();
+        heads.set_max(heads_max);
+        harness.wire.lock().write_room = 0;
+        harness.hand_in(key, 1, frame(0x81, b"echo").repeat(9));
+        harness.turns();
+        // It is the same one again.
+        harness.hand_in(key, 1, Vec::new());
+        harness.turns();
+        harness.hand_in(key, 1, Vec::new());
+        harness.turns();
+        assert_eq!(harness.post_outcomes, outcomes);
+        harness.make_room(usize::MAX);
+        harness.hand_in(key, 1, Vec::new());
+        harness.turns();
+        assert_eq!(harness.heard(), 9, "handled once");
+        assert_eq!(harness.post_outcomes.last(), Some(&PostOutcome::Handled));
+    }
 }

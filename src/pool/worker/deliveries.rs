@@ -2,7 +2,7 @@
 
 use std::{mem, ops::AddAssign, sync::Arc, time::Duration};
 
-use super::{WRITES_PER_TURN_MAX, Worker};
+use super::{Worker, writes::WRITES_PER_TURN_MAX};
 use crate::{
     config::Overflow,
     hub::{

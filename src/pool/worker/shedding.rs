@@ -9,6 +9,7 @@ use crate::{
         blocked::NOT_READING_MS,
         connection::{Connection, Phase},
         pauses::PauseReasons,
+        post::PostAnswer,
         timers::Millis,
         unfinished::UNFINISHED_BYTES_MAX,
         worker_cx::WorkerCtx,
@@ -178,7 +179,7 @@ impl Worker {
 
 impl Connection {
     /// Ends it for want of memory if it is HTTP and idle or not read by its client, or if it waits
-    /// in line with more than a request. Returns whether it did.
+    /// in line with more than a request, or has a post that is not whole. Returns whether it did.
     fn shed_http(&mut self, cx: &mut WorkerCtx) -> bool {
         match &self.phase {
             Phase::Head(head) if head.is_idle(&self.io) => {
@@ -187,6 +188,10 @@ impl Connection {
             }
             Phase::Waiting(_) if self.io.counted_bytes() > UNFINISHED_BYTES_MAX => {
                 self.refuse(Refused::Memory, cx);
+            }
+            // Its client sends it again.
+            Phase::Posting(_) if self.unfinished_bytes() > UNFINISHED_BYTES_MAX => {
+                self.answer_sent_post(&PostAnswer::busy(), cx);
             }
             _ => return false,
         }

@@ -33,6 +33,16 @@ class Shape {
   }
 }
 
+/** How to connect, and how it is connected. */
+function fallback(client: Client): 'websocket' | 'event-stream' | null {
+  new Client('wss://localhost/ws', { fallback: 'only' });
+  // @ts-expect-error
+  new Client('wss://localhost/ws', { fallback: 'never' });
+  // @ts-expect-error
+  client.transport = null;
+  return client.transport;
+}
+
 /** What can be sent, and what cannot. */
 function send(client: Client, chat: Chat, json: Json, any: any, unknown: unknown, signal: AbortSignal): void {
   client.publish('tea', chat);
