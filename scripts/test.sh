@@ -224,7 +224,7 @@ step_library() {
 step_docs() {
     RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --document-private-items
     have_mdbook || return 0
-    "$mdbook" build docs
+    "$mdbook" build docs --dest-dir "$target/book/docs"
     python3 -B scripts/third-party/book.py "$target/book/docs"
 }
 
