@@ -9,7 +9,7 @@
 # Needs Rust with rustfmt and clippy, for the third-party clients Python 3 and Node, for the JavaScript client
 # Node 20 and Chromium, for several servers Redis, for the counts of the hot paths Valgrind, and for conformance,
 # the benchmarks and the Python client Python 3.10; what these need is installed below the target directory and
-# nowhere else, but for Chromium and Valgrind, installed where there are none if this is Debian and root.
+# nowhere else, but for Chromium, Valgrind, Go and Laravel, installed where there are none if this is Debian and root.
 set -euo pipefail
 
 QUICK_STEPS=(format clippy tests)
@@ -224,7 +224,7 @@ step_library() {
 step_docs() {
     RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --document-private-items
     have_mdbook || return 0
-    "$mdbook" build docs
+    "$mdbook" build docs --dest-dir "$target/book/docs"
     python3 -B scripts/third-party/book.py "$target/book/docs"
 }
 
@@ -248,6 +248,7 @@ step_third_party() {
     PYTHONDONTWRITEBYTECODE=1 "$python" scripts/third-party/clients.py \
         --binary "$target/debug/rusty_socks" --node-modules "$clients/node/node_modules"
     # The commands of the documents.
+    have_go_and_laravel
     python3 -B scripts/third-party/documents.py --binary "$target/debug/rusty_socks"
     # The server API under tools for any API.
     install_schemathesis
@@ -420,6 +421,15 @@ have_kubectl_and_helm() {
     [[ -n $kubectl || ! -x $home/kubectl/kubectl ]] || kubectl=$home/kubectl/kubectl
     helm=$(command -v helm || true)
     [[ -n $helm || ! -x $home/helm/helm ]] || helm=$home/helm/helm
+}
+
+# For the recipes of backends. documents.py says loudly which of them it could not play.
+have_go_and_laravel() {
+    command -v go >/dev/null && [[ -e /usr/share/php/Illuminate/autoload.php && -e /usr/share/php/GuzzleHttp/autoload.php ]] && return
+    local packages=(golang-go php-cli php-curl php-laravel-framework php-guzzlehttp-guzzle)
+    if [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null; then
+        DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${packages[@]}" || true
+    fi
 }
 
 # Unpacked from its package, not installed: nothing starts, and nobody has to be root. Without it the step still

@@ -271,6 +271,7 @@ fn a_port_in_use_is_one_line_and_code_one() {
     let text = stderr(&output);
     let start = format!("rusty_socks: cannot listen on 127.0.0.1:{port}: ");
     assert!(text.starts_with(&start), "{text}");
+    assert!(text.ends_with(": end what listens there, or set another port\n"), "{text}");
     assert_eq!(text.lines().count(), 1, "{text}");
 }
 

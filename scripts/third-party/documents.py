@@ -4,9 +4,10 @@
 
 All blocks of `sh` of a page are one script, in an empty directory and with the real binary; each
 command has to succeed. A block of any language whose first line is a comment with the name of a
-file is that file. After a server in the background a page has `sleep 1`, for readers who paste the
-whole block; here the server is waited for instead. Free ports stand in place of 3030 to 3032. A
-block that is not run stands in `NOT_RUN` with the reason; one that stands nowhere fails.
+file is that file; `<?php` may stand before it. After a server in the background a page has `sleep
+1`, for readers who paste the whole block; here the server is waited for instead. Free ports stand
+in place of 3030 to 3032. A block that is not run stands in `NOT_RUN` with the reason; one that
+stands nowhere fails.
 """
 
 import argparse
@@ -49,19 +50,27 @@ NOT_RUN = {
     ("docs/hooks.md", "openssl rand"): "tests/hooks_test.rs",
     ("docs/load-testing.md", "rusty_socks load ws://"): "tests/load_modes_test.rs",
 }
-if shutil.which("go") is None:
-    NOT_RUN["docs/recipes/backends.md", "go run"] = "no Go here"
+# What a recipe needs, and what asks whether it is there.
+FOR_RECIPES = {
+    "go run": ["go", "version"],
+    "php artisan": ["php", "-r", "require 'Illuminate/autoload.php'; require 'GuzzleHttp/autoload.php';"],
+}
+for start, asks in FOR_RECIPES.items():
+    if shutil.which(asks[0]) is None or subprocess.run(asks, capture_output=True).returncode != 0:
+        print(f"!!! THE RECIPE `{start}` WAS NOT PLAYED: what it needs is not installed", flush=True)
+        NOT_RUN["docs/recipes/backends.md", start] = "it is not here"
 
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-NAMED = re.compile(r"(?:#|//) ([\w-]+\.\w+)\n")
+NAMED = re.compile(r"(?:<\?php\n)?(?:#|//) ([\w-]+\.\w+)\n")
 SERVER = re.compile(r"^(.*\brusty_socks(?: --config \S+)?) & sleep 1(?: +#.*)?$", re.MULTILINE)
 NOT_AWAITED = re.compile(r"^.*\brusty_socks\b[^|&]* &(?: +#.*)?$", re.MULTILINE)
 
-# Fails a page whose server does not come up.
+# Fails a page whose server does not come up, without a line of output for each look.
 AWAIT = """
 await_server() {
+  set +x
   for _ in $(seq 200); do
-    grep -q 'listens on ' "$1" && return
+    grep -q 'listens on ' "$1" && set -x && return
     sleep 0.05
   done
   cat "$1"
@@ -122,6 +131,8 @@ def run(page, binary):
         env["HOME"] = name
         env["PATH"] = os.pathsep.join([str(Path(binary).resolve().parent), env["PATH"]])
         command = ["bash", "-eux", "-c", AWAIT + script]
+        # For the recipe of Laravel, which is for an application that is there already.
+        shutil.copy(Path(__file__).parent / "artisan.php", home / "artisan")
         # A group of its own, so that what a page leaves running ends with it.
         process = subprocess.Popen(
             command, cwd=home, env=env, text=True, start_new_session=True,

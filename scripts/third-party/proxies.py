@@ -179,18 +179,27 @@ class Way:
         line = wait_for("line in the log", lambda: re.search(rf"(\S+){end}", self.server.log_text()))
         return client, line[1].rsplit(":", 1)[0]
 
+    def http(self, ip):
+        """A connection of a client at `ip`, for one request."""
+        plain = self.socket(ip)
+        asks = http.client.HTTPConnection(PROXY_IP, self.port)
+        asks.sock = self.tls.wrap_socket(plain, server_hostname=PROXY_IP) if self.tls else plain
+        return asks
+
     def ask(self, ip, path, headers):
         """Status, headers and JSON of the answer that a client at `ip` gets."""
-        with self.socket(ip) as plain:
-            asks = http.client.HTTPConnection(PROXY_IP, self.port)
-            asks.sock = self.tls.wrap_socket(plain, server_hostname=PROXY_IP) if self.tls else plain
+        with contextlib.closing(self.http(ip)) as asks:
             asks.request("GET", path, headers=headers)
             answer = asks.getresponse()
             return answer.status, answer.headers, json.load(answer)
 
+    def stranger(self):
+        """Another address. HAProxy may keep its connection for the same client, who then has no other."""
+        return f"127.0.1.{next(self.strangers)}"
+
     def get(self, path):
-        """The JSON at `path`. HAProxy may keep its connection for the same client, who then has no other."""
-        return self.ask(f"127.0.1.{next(self.strangers)}", path, {"Connection": "close"})[2]
+        """The JSON at `path`."""
+        return self.ask(self.stranger(), path, {"Connection": "close"})[2]
 
     def wait_until_up(self):
         """Waits until the proxy has found the server."""
@@ -220,9 +229,11 @@ class Way:
         equal(address, "127.0.0.2", "the address of the first")
         ben, address = self.connect("127.0.0.3")
         equal(address, "127.0.0.3", "the address of the second")
-        for content in ("hello", "x" * 60_000):
+        said = ("hello", "x" * 60_000)
+        for content in said:
             anna.send(json.dumps({"content": content}))
             equal(json.loads(ben.recv(timeout=DEADLINE_S))["content"], content)
+        self.check_stream(anna, said)
         equal(self.refusal("127.0.0.2"), refusal, "the refusal")
         equal(self.get("/stats")["rejected"]["per_ip"], 1, "the count of refusals by address")
         anna.close()
@@ -235,6 +246,19 @@ class Way:
         except ConnectionClosed as closed:
             equal(closed.rcvd and closed.rcvd.code, 1001, "the close code")
         equal(self.server.exit_code(), 0, "the exit code")
+
+    def check_stream(self, anna, said):
+        """An event stream, which gets what was said before and talks with a client that has a WebSocket."""
+        carl = EventStream(lambda: self.http(self.stranger()))
+        equal(carl.event()[1]["type"], "welcome", "the first message")
+        equal([carl.event()[1]["content"] for _ in said], [*said], "what was said before")
+        for nth in range(3):
+            anna.send(json.dumps({"content": nth}))
+            equal(carl.event()[1]["content"], nth, "what came down the stream")
+            carl.say({"content": nth})
+            equal(json.loads(anna.recv(timeout=DEADLINE_S))["content"], nth, "what went up in a post")
+        carl.say(close={"code": 1000, "reason": "bye"})
+        equal(carl.event(), ("closed", {"code": 1000, "reason": "bye"}), "the last event")
 
 
 def nginx_forwards(scene, args, is_secure):
@@ -297,12 +321,12 @@ def pass_on(scene, server, port, has_tls):
 
 
 class EventStream:
-    """A client without a WebSocket, through the proxy at a port."""
+    """A client without a WebSocket. `http` opens a connection for a request, through a proxy."""
 
-    def __init__(self, port, accept="text/event-stream"):
-        self.port = port
+    def __init__(self, http, accept="text/event-stream"):
+        self.http = http
         self.posts = 0
-        self.connection = http.client.HTTPConnection(PROXY_IP, port, timeout=DEADLINE_S)
+        self.connection = http()
         self.connection.request("GET", "/ws", headers={"Accept": accept})
         self.answer = self.connection.getresponse()
         equal(self.answer.status, 200, "the status")
@@ -313,7 +337,9 @@ class EventStream:
     def event(self):
         name, data = "", []
         while True:
-            line = self.answer.readline().decode().rstrip("\n")
+            read = self.answer.readline().decode()
+            assert read, "the stream ended"
+            line = read.rstrip("\n")
             if not line and name == "ping":
                 name, data = "", []
             elif not line and data:
@@ -328,9 +354,9 @@ class EventStream:
         self.posts += 1
         opening = {"connection": self.key, "post": self.posts, **close}
         body = "\n".join(map(json.dumps, [opening, *messages]))
-        poster = http.client.HTTPConnection(PROXY_IP, self.port, timeout=DEADLINE_S)
-        with contextlib.closing(poster):
-            poster.request("POST", "/ws", body=body, headers={"Content-Type": "text/plain"})
+        with contextlib.closing(self.http()) as poster:
+            headers = {"Content-Type": "text/plain", "Connection": "close"}
+            poster.request("POST", "/ws", body=body, headers=headers)
             equal(poster.getresponse().status, 204, "the status of a post")
 
 
@@ -346,8 +372,9 @@ def nginx_without_websockets(scene, args, buffers):
     command = ["node", script, f"ws://{PROXY_IP}:{port}/ws"]
     found = subprocess.run(command, capture_output=True, text=True, timeout=4 * DEADLINE_S)
     equal((found.returncode, found.stderr), (0, ""), "the JavaScript client")
+    way = Way(scene, server, port)
     accept = "text/event-stream; padding=8192" if buffers else "text/event-stream"
-    anna, ben = EventStream(port, accept), EventStream(port, accept)
+    anna, ben = (EventStream(partial(way.http, PROXY_IP), accept) for _ in "ab")
     for client in (anna, ben):
         equal(client.event()[1]["type"], "welcome", "the first message")
     for nth in range(10):

@@ -5,7 +5,7 @@ use std::{
     process::ExitCode,
 };
 
-use rusty_socks::Error;
+use rusty_socks::{Error, ErrorKind};
 
 /// What every line on standard error begins with, apart from the log.
 pub(crate) const PREFIX: &str = "rusty_socks: ";
@@ -41,8 +41,12 @@ pub(crate) fn report(outcome: Result<Exit, Error>) -> Exit {
     match outcome {
         Ok(exit) => exit,
         Err(error) => {
+            let advice = match error.kind() {
+                ErrorKind::AddressInUse => ": end what listens there, or set another port",
+                _ => "",
+            };
             for line in error.to_string().lines() {
-                say(&format!("{PREFIX}{line}"));
+                say(&format!("{PREFIX}{line}{advice}"));
             }
             if error.is_config() { Exit::BadConfig } else { Exit::Failure }
         }
