@@ -347,6 +347,13 @@ fn without_the_setting_there_are_no_event_streams() {
 }
 
 #[test]
+fn other_methods_are_told_of_both() {
+    let server = TestServer::start(config());
+    let answer = server.raw(b"PUT /ws HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.1 405") && answer.contains("\r\nAllow: GET, POST\r\n"));
+}
+
+#[test]
 fn old_http_and_proxies_that_speak_it_are_served() {
     let server = TestServer::start(config());
     let request = "GET /ws HTTP/1.0\r\nAccept: a/b, Text/Event-Stream;q=0.9\r\n\r\n";

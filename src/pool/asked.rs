@@ -29,7 +29,7 @@ use crate::{
     metrics::Refused,
     ws::{
         extension::Takeover,
-        handshake::{NotAnUpgrade, Upgrade},
+        handshake::{NotAnUpgrade, Upgrade, UpgradeFault},
     },
 };
 
@@ -216,6 +216,8 @@ fn ask_upgrade(request: &Request<'_>, client: SocketAddr, route: usize, cx: &Wor
     let mut transport = match upgrade {
         Ok(transport) => transport,
         Err(NotAnUpgrade { fault, reason, advice }) => {
+            let takes_posts = takes_event_streams && fault == UpgradeFault::MethodNotAllowed;
+            let advice = if takes_posts { "Allow: GET, POST" } else { advice };
             let (status, head_only) = (Status::of_fault(fault), request.method() == "HEAD");
             let refuse = RefusedRequest::new(Refused::BadRequest, status, reason);
             return Asked::Refused(RefusedRequest { advice, head_only, ..refuse });
