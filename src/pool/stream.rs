@@ -100,9 +100,7 @@ impl Stream {
         match self {
             Stream::Plain(socket) => socket.write_vectored(slices),
             Stream::Tls(stream) => stream.write(slices, cx),
-            Stream::Events(of) => {
-                of.events.write(slices, &mut StreamWriter { stream: &mut of.stream, cx })
-            }
+            Stream::Events(of) => of.write(slices, cx),
         }
     }
 
@@ -151,7 +149,7 @@ impl Stream {
         match self {
             Stream::Plain(_) => false,
             Stream::Tls(stream) => stream.has_unsent(),
-            Stream::Events(of) => of.events.has_unsent() || of.stream.has_unsent(),
+            Stream::Events(of) => of.has_unsent(),
         }
     }
 
@@ -161,7 +159,7 @@ impl Stream {
         match self {
             Stream::Plain(_) => 0,
             Stream::Tls(stream) => stream.held_bytes(),
-            Stream::Events(of) => size_of::<Events>() + of.stream.held_bytes(),
+            Stream::Events(of) => of.held_bytes(),
         }
     }
 
@@ -171,7 +169,7 @@ impl Stream {
         match self {
             Stream::Plain(_) => 0,
             Stream::Tls(stream) => stream.unsent_bytes(),
-            Stream::Events(of) => of.events.unsent_bytes() + of.stream.unsent_bytes(),
+            Stream::Events(of) => of.unsent_bytes(),
         }
     }
 
@@ -204,8 +202,11 @@ impl Stream {
     }
 }
 
+// Out of the way of WebSockets, and so that the stream below is no part of its own functions.
 impl Events {
     /// Reads once. What follows the request on its connection is of no use, but its end is.
+    #[cold]
+    #[inline(never)]
     fn read(&mut self, into: &mut [u8], cx: &mut TlsCx) -> io::Result<Received> {
         match self.stream.read(into, cx)? {
             Received::Bytes { was_short, .. } => {
@@ -213,6 +214,30 @@ impl Events {
             }
             other => Ok(other),
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn write(&mut self, slices: &[IoSlice<'_>], cx: &mut TlsCx) -> io::Result<usize> {
+        self.events.write(slices, &mut StreamWriter { stream: &mut self.stream, cx })
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn has_unsent(&self) -> bool {
+        self.events.has_unsent() || self.stream.has_unsent()
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn held_bytes(&self) -> usize {
+        size_of::<Events>() + self.stream.held_bytes()
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn unsent_bytes(&self) -> usize {
+        self.events.unsent_bytes() + self.stream.unsent_bytes()
     }
 }
 

@@ -21,31 +21,46 @@ const FLUSH_ROUNDS_MAX: usize = 4;
 impl Worker {
     /// One write for each socket that has something to send, up to the bounds of a turn.
     pub(super) fn flush(&mut self) {
-        let mut fresh = 0;
         if self.cx.work.dirty.len() > FRESH_WRITES_PER_TURN_MAX
             || !self.cx.work.unwritten.is_empty()
         {
-            fresh = self.share_writes();
+            return self.flush_shared();
         }
-        let bytes_out = self.cx.metrics().bytes_out.value();
-        let bytes_out_max = bytes_out + WRITTEN_BYTES_PER_TURN_MAX;
         for _ in 0..FLUSH_ROUNDS_MAX {
             if self.cx.work.dirty.is_empty() {
                 return;
             }
             let mut dirty = std::mem::take(&mut self.cx.work.dirty);
+            for slot in dirty.drain(..) {
+                if let Some(conn) = self.conns.get_mut(slot) {
+                    conn.flush(&mut self.cx);
+                }
+            }
+            if self.cx.work.dirty.is_empty() {
+                self.cx.work.dirty = dirty;
+            }
+        }
+    }
+
+    /// Shares the writes of a turn between those with output of this turn and those that wait.
+    #[cold]
+    #[inline(never)]
+    fn flush_shared(&mut self) {
+        let mut fresh = self.share_writes();
+        let bytes_out = self.cx.metrics().bytes_out.value();
+        for _ in 0..FLUSH_ROUNDS_MAX {
+            let dirty = std::mem::take(&mut self.cx.work.dirty);
             // Half of the bytes are for those that wait already, as half of the writes are.
             let (new, waiting) = dirty.split_at(std::mem::take(&mut fresh));
             let put_off = self.flush_some(new, bytes_out + WRITTEN_BYTES_PER_TURN_MAX / 2);
             let put_off = self.ids_of(put_off);
             self.cx.work.unwritten.extend(put_off);
-            let put_off = self.flush_some(waiting, bytes_out_max);
+            let put_off = self.flush_some(waiting, bytes_out + WRITTEN_BYTES_PER_TURN_MAX);
             for id in self.ids_of(put_off).into_iter().rev() {
                 self.cx.work.unwritten.push_front(id);
             }
-            dirty.clear();
             if self.cx.work.dirty.is_empty() {
-                self.cx.work.dirty = dirty;
+                return;
             }
         }
     }
@@ -65,8 +80,6 @@ impl Worker {
 
     /// Leaves in the list of dirty slots those that are written to in this turn, and first those
     /// with output of this turn. Returns how many these are.
-    #[cold]
-    #[inline(never)]
     fn share_writes(&mut self) -> usize {
         let WorkLists { dirty, unwritten, .. } = &mut self.cx.work;
         let fresh = dirty.len().min(FRESH_WRITES_PER_TURN_MAX);
