@@ -82,6 +82,13 @@ fn a_new_seed_keeps_every_promise() {
 }
 
 #[test]
+fn seeds_that_found_something_keep_every_promise() {
+    // A resume names rooms that the rules took its client out of, after the bound was lowered.
+    run(1_795_872_562_632_199_178, 1500, 20);
+    run(500_002, 1500, 20);
+}
+
+#[test]
 fn a_crowd_keeps_every_promise() {
     run(1, 400, 300);
     run(2, 400, 300);

@@ -110,6 +110,15 @@ impl Client {
             (Asked::Resume { .. }, ErrorCode::Unrecoverable) => {
                 return self.hear_unrecoverable(scene);
             }
+            // It names each room that it knows of. If it was taken out of some untold, and the
+            // bound is lower than when it came, these may be more than the server looks at.
+            (Asked::Resume { positions, .. }, ErrorCode::LimitExceeded)
+                if positions.len() > rooms_per_conn_max
+                    && self.session.as_ref().is_some_and(|session| session.is_unsure) =>
+            {
+                self.begin_anew(scene);
+                return Ok(());
+            }
             _ => false,
         };
         if !is_due {
@@ -131,9 +140,14 @@ impl Client {
             let seen = format!("unrecoverable after {away_ms} ms of {window_ms}");
             return Err(self.broken("a session outlives its connection for the window", seen));
         }
+        self.begin_anew(scene);
+        Ok(())
+    }
+
+    /// Goes on with the session that its connection began with.
+    fn begin_anew(&mut self, scene: &mut Scene<'_>) {
         let fresh = self.fresh.take();
         self.forget_session(scene);
         self.session = fresh;
-        Ok(())
     }
 }
