@@ -72,8 +72,6 @@ impl Client {
                 let is_tight = config.buffer < 1000 || config.buffer_bytes < 1 << 20;
                 is_small || is_tight || !scene.plan.is_calm()
             }
-            // What it said on an earlier connection arrives late, and takes the session over.
-            (_, ErrorCode::Forbidden) if self.has_stray_resume => true,
             (_, ErrorCode::RateLimited) => {
                 let of_client = scene.plan.configs().any(|config| config.rate_messages > 0);
                 of_client || (token.is_some() && config.rate_messages_per_user > 0)
