@@ -292,10 +292,11 @@ impl<S: 'static, M: Mode> Context<'_, S, M> {
         if let Err(error) = hub.check_fresh(self.conn) {
             return self.reply(Err(error));
         }
-        let route = self.conn.session().route;
+        let (route, began_ms) = (self.conn.session().route, self.conn.session().began_ms);
         let user = self.identity().map(|identity| Arc::clone(&identity.user));
         let (token, positions) = (*token, positions.to_vec());
-        let question = Question::BringSession { token, route, user, positions: positions.clone() };
+        let question =
+            Question::BringSession { token, route, user, positions: positions.clone(), began_ms };
         self.ask(question, move |conn, outcome| {
             outcome.inspect_err(|_| hub.sessions.metrics.resumes_refused.add_shared())?;
             resume(conn, &token, &positions, direct_seq, joins_none)

@@ -69,7 +69,7 @@ pub(crate) struct Session {
     /// Whether the session outlives its connection.
     pub(crate) resumable: bool,
     /// When it began, on the clock of the table.
-    pub(super) began_ms: u64,
+    pub(crate) began_ms: u64,
     /// Its place in the order in which sessions began on connections of this server.
     pub(super) nth: u64,
     formatter: Arc<dyn NoticeFormatter>,
