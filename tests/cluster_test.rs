@@ -344,6 +344,28 @@ fn a_session_that_never_comes_back_leaves_once() {
 }
 
 #[test]
+fn a_resume_that_is_read_late_takes_nothing_from_a_newer_connection_to_another_node() {
+    let Some((_redis, cluster)) = start(&[]) else { return };
+    let first = outside(&cluster.nodes[0]);
+    let session = first.session.clone();
+    first.lose(Loss::Reset);
+    // Its client gives this one up, and its resume is still on its way.
+    let mut given_up = Chat::new(&cluster.nodes[0]);
+    let since = Instant::now();
+    // The clocks of two nodes may be apart by 250 ms.
+    while since.elapsed() < Duration::from_millis(500) {
+        outside(&cluster.nodes[1]).join("tea");
+    }
+    let (mut back, _) = Chat::back(&cluster.nodes[1], &session, json!([]));
+    given_up.say(json!({"type": "resume", "session": session, "ref": 1}));
+    assert_eq!(given_up.closed(), (1013, vec![]), "no error, which would end the session");
+    assert_eq!(back.ask(json!({"type": "ping"}))["type"], "pong");
+    // Whoever it is comes again.
+    Chat::back(&cluster.nodes[0], &session, json!([]));
+    assert_eq!(back.closed().0, 4010);
+}
+
+#[test]
 fn a_session_in_two_places_is_closed_in_the_first() {
     let Some((_redis, cluster)) = start(&[]) else { return };
     let mut first = outside(&cluster.nodes[0]);

@@ -17,8 +17,8 @@ use super::{
     state::{ChatState, Ctx, User, answer_ok, fail, user as user_of},
 };
 use crate::{
-    Permissions, Position, PreparedFrame, Presence, Publication, Range, Replay, Reply, RoomError,
-    RoomName, RoomPattern, SessionToken, Watch,
+    CloseReason, Permissions, Position, PreparedFrame, Presence, Publication, Range, Replay, Reply,
+    RoomError, RoomName, RoomPattern, SessionToken, Watch,
 };
 
 impl Chat {
@@ -314,6 +314,11 @@ impl Chat {
                 for direct in &resumed.directs {
                     ctx.send_prepared(direct);
                 }
+            }
+            // Most likely nobody is there any more. If somebody is, the session is not lost: the
+            // next connection is newer. An error would have the client begin another one.
+            Err(error @ RoomError::TakenOver) => {
+                ctx.close(CloseReason::TRY_AGAIN.because(error.to_string()));
             }
             Err(error) => fail(ctx, errors_max, &error.into(), reference.as_deref()),
         });

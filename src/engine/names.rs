@@ -111,7 +111,8 @@ impl Names {
 
     /// A session: fence (f), node (n), hash of its secret (h), path of its route (p), record (r),
     /// rooms (m), since when it is away (w), numbers of the last direct message and of the last
-    /// that was delivered (q, a), bytes that wait (z).
+    /// that was delivered (q, a), bytes that wait (z), when the connection began that it was taken
+    /// for last (b), the fence and the number of what was written down last (o).
     pub(super) fn session(&self, client: Uuid) -> Bytes {
         format!("{}:s:{client}", self.prefix).into()
     }

@@ -249,7 +249,8 @@ impl<S: 'static, M: Mode> Context<'_, S, M> {
     /// Resumes the session of an earlier connection. This connection gets the session's client id
     /// and rooms, the messages that the client missed since `positions`, and the direct messages
     /// after number `direct_seq` (if `None`, those that reached no connection). If the session is
-    /// still attached to another connection, that one is closed with 4010.
+    /// still attached to another connection, that one is closed with 4010, unless it began later
+    /// than this one: then this one fails with [`RoomError::TakenOver`].
     ///
     /// Allowed only for the first message of a connection; later the answer is
     /// [`RoomError::NotFresh`]. The session that the connection began with ends, and leaves its
@@ -291,10 +292,11 @@ impl<S: 'static, M: Mode> Context<'_, S, M> {
         if let Err(error) = hub.check_fresh(self.conn) {
             return self.reply(Err(error));
         }
-        let route = self.conn.session().route;
+        let (route, began_ms) = (self.conn.session().route, self.conn.session().began_ms);
         let user = self.identity().map(|identity| Arc::clone(&identity.user));
         let (token, positions) = (*token, positions.to_vec());
-        let question = Question::BringSession { token, route, user, positions: positions.clone() };
+        let question =
+            Question::BringSession { token, route, user, positions: positions.clone(), began_ms };
         self.ask(question, move |conn, outcome| {
             outcome.inspect_err(|_| hub.sessions.metrics.resumes_refused.add_shared())?;
             resume(conn, &token, &positions, direct_seq, joins_none)

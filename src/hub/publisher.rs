@@ -44,8 +44,14 @@ impl Publisher {
 
     /// Makes a publisher that has published nothing.
     pub fn new() -> Publisher {
-        let session =
-            Session::new(Publisher::CLIENT_ID, ConnId::NONE, NO_ROUTE, false, Arc::new(Unheard), 0);
+        let session = Session::new(
+            Publisher::CLIENT_ID,
+            ConnId::NONE,
+            NO_ROUTE,
+            false,
+            Arc::new(Unheard),
+            (0, 0),
+        );
         session.state.lock().set_publisher();
         Publisher { session: Arc::new(session), name: Box::default() }
     }

@@ -32,6 +32,8 @@ pub(crate) enum Question {
         /// The user of the client that asks, if it has one.
         user: Option<Arc<str>>,
         positions: Vec<(RoomName, Position)>,
+        /// When the connection that asks began, on the clock of the hub.
+        began_ms: u64,
     },
     Publish(Publish),
     Direct {

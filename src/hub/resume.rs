@@ -70,6 +70,8 @@ impl Hub {
     /// `positions` and since direct message `direct_seq`. The session that the connection began
     /// with ends.
     ///
+    /// Of several connections that ask for a session, the one that began last has it.
+    ///
     /// The connection enters the rooms of the session. A room in `positions` that is not among them
     /// is joined, as if the client had sent a join.
     pub(crate) fn resume(
@@ -121,6 +123,11 @@ impl Hub {
             match locked.state.attachment {
                 Attachment::Ended => return Err(RoomError::NoSuchSession),
                 Attachment::Away(since_ms) => self.sessions.unset_away(&session, since_ms),
+                // A client gave that connection up before it came back on another one, and only now
+                // its resume is read.
+                Attachment::To(_) if fresh.nth < locked.state.attached_nth => {
+                    return Err(RoomError::TakenOver);
+                }
                 Attachment::To(earlier) => {
                     self.sessions.metrics.sessions_taken_over.add_shared();
                     self.unsubscribe_all(locked.state);
@@ -129,6 +136,7 @@ impl Hub {
                 }
             }
             locked.state.attachment = Attachment::To(id);
+            locked.state.attached_nth = fresh.nth;
             session.set_sender(id);
             locked.state.fresh = false;
             self.sessions.metrics.sessions_resumed.add_shared();

@@ -69,7 +69,9 @@ pub(crate) struct Session {
     /// Whether the session outlives its connection.
     pub(crate) resumable: bool,
     /// When it began, on the clock of the table.
-    pub(super) began_ms: u64,
+    pub(crate) began_ms: u64,
+    /// Its place in the order in which sessions began on connections of this server.
+    pub(super) nth: u64,
     formatter: Arc<dyn NoticeFormatter>,
     /// The connection that may publish for the session, as [`ConnId::packed`]. Outside the lock,
     /// so that a publish need not take it.
@@ -100,6 +102,9 @@ pub(crate) struct Sender<'a> {
 /// The state that the lock of a [`Session`] protects.
 pub(super) struct SessionState {
     pub(super) attachment: Attachment,
+    /// The place of the session that the connection began with to which this one is attached, or
+    /// was last.
+    pub(super) attached_nth: u64,
     /// Whether the client has sent nothing yet, and may still resume an earlier session.
     pub(super) fresh: bool,
     /// Whether the session is not shown in presence yet, because its client may still resume
@@ -217,7 +222,7 @@ impl Session {
         route: u16,
         resumable: bool,
         formatter: Arc<dyn NoticeFormatter>,
-        began_ms: u64,
+        (began_ms, nth): (u64, u64),
     ) -> Session {
         let session = Session {
             client_id,
@@ -225,6 +230,7 @@ impl Session {
             route,
             resumable,
             began_ms,
+            nth,
             formatter,
             sender: AtomicU64::new(conn.packed()),
             awaits_identity: AtomicBool::new(false),
@@ -234,6 +240,7 @@ impl Session {
             spending: Mutex::default(),
             state: Mutex::new(SessionState {
                 attachment: Attachment::To(conn),
+                attached_nth: nth,
                 fresh: true,
                 provisional: resumable,
                 memberships: Vec::new(),

@@ -34,6 +34,8 @@ pub(crate) struct Sessions {
     table: Mutex<Table>,
     /// Where the ids of clients are counted up instead of drawn: the next one.
     counted_ids: Option<AtomicU64>,
+    /// The sessions that have begun on connections.
+    begun: AtomicU64,
     clock: Arc<Clock>,
     /// When absences ceased to count; `u64::MAX` while they do.
     absences_end_ms: AtomicU64,
@@ -67,6 +69,7 @@ impl Sessions {
         Sessions {
             table: Mutex::default(),
             counted_ids: clock.first_number().map(AtomicU64::new),
+            begun: AtomicU64::new(0),
             clock,
             absences_end_ms: AtomicU64::new(u64::MAX),
             account,
@@ -102,8 +105,8 @@ impl Sessions {
             let count = next.fetch_add(1, Ordering::Relaxed);
             uuid::Builder::from_random_bytes(u128::from(count).to_be_bytes()).into_uuid()
         });
-        let began_ms = self.clock.now_ms();
-        let session = Session::new(client_id, conn, route, resumable, formatter, began_ms);
+        let began = (self.clock.now_ms(), self.begun.fetch_add(1, Ordering::Relaxed));
+        let session = Session::new(client_id, conn, route, resumable, formatter, began);
         let session = Arc::new(session);
         self.account.sessions.add(SESSION_BYTES);
         self.table.lock().by_client.insert(session.client_id, Arc::clone(&session));

@@ -82,6 +82,13 @@ fn a_new_seed_keeps_every_promise() {
 }
 
 #[test]
+fn seeds_that_found_something_keep_every_promise() {
+    // A resume names rooms that the rules took its client out of, after the bound was lowered.
+    run(1_795_872_562_632_199_178, 1500, 20);
+    run(500_002, 1500, 20);
+}
+
+#[test]
 fn a_crowd_keeps_every_promise() {
     run(1, 400, 300);
     run(2, 400, 300);
@@ -169,6 +176,13 @@ fn a_cluster_keeps_every_promise_whatever_befalls_its_links() {
     let missing: Vec<_> =
         REACHED_IN_CLUSTERS.iter().filter(|kind| !heard.contains_key(**kind)).collect();
     assert!(missing.is_empty(), "nobody heard {missing:?} of {heard:?}");
+}
+
+#[test]
+fn a_seed_of_a_lossy_cluster_that_found_something_keeps_every_promise() {
+    // A session was written down late, because Redis had forgotten the script, behind a later one.
+    let report = Cluster::new(cluster::Plan::draw(8_842_000_215, 800, 30)).run();
+    assert!(report.broken.is_none(), "{report}");
 }
 
 #[test]

@@ -175,7 +175,10 @@ impl Core {
     }
 
     pub(super) fn take_session(&mut self, asked: Box<Asked>) {
-        let Question::BringSession { token, route, user, .. } = &asked.question else { return };
+        let Question::BringSession { token, route, user, began_ms, .. } = &asked.question else {
+            return;
+        };
+        let began_ms = *began_ms;
         let user = bytes(user.as_deref().unwrap_or_default());
         let Some(path) = self.routes.iter().find(|of| of.index == *route).map(|of| &of.path) else {
             return self.answer(asked, Err(RoomError::NoSuchSession));
@@ -207,6 +210,7 @@ impl Core {
             // No client is told sooner that its node has waited in vain.
             number(self.shards[home].redis_clock.at(self.hub.now_ms()).saturating_add(PATIENCE_MS)),
             number(LEASE_MS),
+            number(self.shards[home].redis_clock.at(began_ms)),
         ];
         let bringing = self.new_bringing(asked);
         self.order(home, &scripts::TAKE, keys, args, Sent::Take { bringing });
@@ -222,6 +226,7 @@ impl Core {
         let Some(coming) = read else {
             if let Some(bringing) = self.remove_bringing(id) {
                 let error = match answer {
+                    Some(Value::Int(1)) => RoomError::TakenOver,
                     // Not in time.
                     None | Some(Value::Int(_)) => RoomError::EngineAway,
                     Some(Value::Nil) => RoomError::NoSuchSession,

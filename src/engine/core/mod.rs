@@ -108,6 +108,8 @@ pub(crate) struct Core {
     spread: Shards,
     shards: Vec<Shard>,
     next_tag: u64,
+    /// How often sessions were written down.
+    saved_count: u64,
     /// Questions that wait for links.
     held: Vec<Held>,
     /// Whether some were lost on one link, and may go on without it.
@@ -165,6 +167,7 @@ impl Core {
             spread,
             shards,
             next_tag: 0,
+            saved_count: 0,
             held: Vec::new(),
             may_ask_again: false,
             rooms: BTreeMap::new(),

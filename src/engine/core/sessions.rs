@@ -181,7 +181,7 @@ impl Core {
         let of_home = |text: &Bytes| if is_home { text.clone() } else { Bytes::new() };
         let (delivered_seq, last_seq) = if is_home { whole.direct_seqs } else { (0, 0) };
         let node = self.node.as_str();
-        let args = vec![
+        let mut args = vec![
             number(client),
             bytes(node),
             number(kept.fence),
@@ -204,6 +204,8 @@ impl Core {
         }
         *known = Some(written);
         let fence = kept.fence;
+        self.saved_count += 1;
+        args.push(number(self.saved_count));
         let keys = vec![
             self.names.session(client),
             self.names.sessions_of(node),

@@ -35,6 +35,8 @@ pub(super) struct Dialed {
     pub(super) facts: ServerFacts,
     /// The hash of each script of the settings, in their order.
     pub(super) hashes: Vec<Bytes>,
+    /// The number by which the Redis knows the connection for commands, if it tells that.
+    number: Option<i64>,
 }
 
 /// Why there is no connection.
@@ -80,16 +82,20 @@ pub(super) struct Route {
     trust: Option<Trust>,
     /// Which Sentinel is asked first: the last one whose word was good.
     sentinel: usize,
+    /// The Redis that the last link led to, by its `run_id`, and its connection for commands there.
+    earlier: Option<(String, i64)>,
 }
 
 impl Route {
     pub(super) fn new(settings: Arc<LinkSettings>, trust: Option<Trust>) -> Route {
-        Route { settings, trust, sentinel: 0 }
+        Route { settings, trust, sentinel: 0, earlier: None }
     }
 
     /// Connects twice, and makes everything ready. The error says what failed where.
     pub(super) fn dial(&mut self) -> Result<Dialed, DialError> {
-        self.connect(true)
+        let dialed = self.connect(true)?;
+        self.earlier = dialed.number.map(|number| (dialed.facts.run_id.clone(), number));
+        Ok(dialed)
     }
 
     /// Connects twice, and leaves nothing behind but scripts.
@@ -175,7 +181,8 @@ impl Route {
         let mut commands = Talk::open(&target, self.trust.as_ref(), deadline)?;
         self.greet(&mut commands)?;
 
-        let asked = [&["INFO", "replication"][..], &["INFO", "server"], &["TIME"]];
+        let asked =
+            [&["INFO", "replication"][..], &["INFO", "server"], &["TIME"], &["CLIENT", "ID"]];
         let mut questions: Vec<_> = asked.into_iter().map(command).collect();
         let load = |text| command(&["SCRIPT", "LOAD", text]);
         questions.extend(settings.scripts.iter().map(|script| load(script.text)));
@@ -191,6 +198,11 @@ impl Route {
             Some(Err(refused)) => return Err(refused.text.into()),
             None => return Err("no answer to TIME".into()),
         };
+        // Who forbids the command can be used all the same.
+        let number = match answers.next() {
+            Some(Ok(Value::Int(number))) => Some(number),
+            _ => None,
+        };
         let facts = facts(&replication, &server, address, now_ms)?;
         let mut hashes = Vec::new();
         for (script, answer) in settings.scripts.iter().zip(answers) {
@@ -205,6 +217,14 @@ impl Route {
         if let Some(mark) = &settings.mark {
             check_mark(&mut commands, mark, leaves_mark)?;
         }
+        if let Some((run_id, earlier)) = &self.earlier
+            && leaves_mark
+            && *run_id == facts.run_id
+        {
+            // What is on its way there still would undo what is told from now on: a session that
+            // is written down late is the one from before.
+            commands.ask(vec![command(&["CLIENT", "KILL", "ID", &earlier.to_string()])])?;
+        }
 
         // A name with several addresses may be several servers.
         let same = match (target, commands.reached) {
@@ -216,7 +236,7 @@ impl Route {
         let mut subscriptions = Talk::open(&same, self.trust.as_ref(), deadline)?;
         self.greet(&mut subscriptions)?;
         let (commands, subscriptions) = (commands.into_stream(), subscriptions.into_stream());
-        Ok(Dialed { commands, subscriptions, facts, hashes })
+        Ok(Dialed { commands, subscriptions, facts, hashes, number })
     }
 
     /// Says who speaks, and chooses the database.

@@ -135,6 +135,7 @@ fn usual(command: &[String]) -> String {
             channels.iter().map(confirmed).collect()
         }
         ["ECHO", text] => bulk(text),
+        ["CLIENT", "ID"] => ":7\r\n".to_owned(),
         ["TIME"] => format!("*2\r\n{}{}", bulk("1"), bulk("2000")),
         _ => "+OK\r\n".to_owned(),
     }

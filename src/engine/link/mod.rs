@@ -265,7 +265,7 @@ impl Link {
     }
 
     fn connected(&self, dialed: Dialed) -> io::Result<Connected> {
-        let Dialed { commands, subscriptions, facts, hashes } = dialed;
+        let Dialed { commands, subscriptions, facts, hashes, .. } = dialed;
         let (registry, now) = (&self.registry, Instant::now());
         Ok(Connected {
             commands: Pipe::new(commands, registry, self.commands)?,

@@ -147,6 +147,43 @@ fn a_link_says_who_it_is_and_loads_its_scripts() {
 }
 
 #[test]
+fn a_link_ends_the_earlier_one_where_its_orders_may_still_arrive() {
+    let known = Arc::new(parking_lot::Mutex::new(("abc", true)));
+    let says = Arc::clone(&known);
+    let fake = Fake::start(move |command| {
+        let (run_id, tells_ids) = *says.lock();
+        match command {
+            [info, server] if info == "INFO" && server == "server" => {
+                Some(bulk(&format!("redis_version:7.0.15\r\nrun_id:{run_id}\r\n")))
+            }
+            [client, ..] if client == "CLIENT" && !tells_ids => Some("-NOPERM no\r\n".to_owned()),
+            _ => None,
+        }
+    });
+    let mut tester = Tester::of(&fake);
+    tester.until_up();
+    // The same Redis; one that tells no ids, or allows no end; another one behind the same address.
+    let cases = [
+        (("abc", true), true),
+        (("abc", false), true),
+        (("abc", true), false),
+        (("other", true), false),
+        (("other", true), true),
+    ];
+    let ends = |command: &Vec<String>| is(command, &["CLIENT", "KILL"]);
+    assert!(!fake.heard().iter().any(ends), "there is none before the first");
+    for (at, (now, is_ended)) in cases.into_iter().enumerate() {
+        *known.lock() = now;
+        fake.hang_up();
+        tester.down();
+        tester.until_up();
+        let heard: Vec<_> = fake.heard().into_iter().filter(ends).collect();
+        let expected = [["CLIENT", "KILL", "ID", "7"]];
+        assert_eq!(heard, &expected[..usize::from(is_ended)], "{at}: {now:?}");
+    }
+}
+
+#[test]
 fn answers_come_in_order_and_orders_leave_together() {
     let fake = Fake::start(|_| None);
     let mut tester = Tester::of(&fake);

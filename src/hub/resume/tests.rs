@@ -231,6 +231,26 @@ fn a_revoked_user_resumes_nothing_and_leaves_nothing_behind() {
 }
 
 #[test]
+fn what_is_read_late_of_an_earlier_connection_takes_nothing_from_a_later_one() {
+    let mut bench = Bench::new(&Config::default(), 2, 1000);
+    let lost = bench.client(0, true);
+    let [mut given_up, mut next, mut newest] = [1, 0, 1].map(|worker| bench.client(worker, true));
+    next.resume(&lost.session).expect("the earlier one is taken over");
+    assert_eq!(given_up.resume(&lost.session).err(), Some(RoomError::TakenOver));
+    assert_eq!(lost.session.conn(), Some(next.at().0));
+    let closed = bench.letters(0).into_iter().chain(bench.letters(1)).filter_map(|letter| {
+        let Letter::Close { conn, reason } = letter else { return None };
+        Some((conn, reason.code()))
+    });
+    assert_eq!(closed.collect::<Vec<_>>(), [(lost.at().0, CloseReason::TAKEN_OVER.code())]);
+    newest.resume(&lost.session).expect("a duplicate takes over");
+    assert_eq!(next.resume(&lost.session).err(), Some(RoomError::NotFresh));
+    // Nobody has it, so nothing is taken from anybody.
+    newest.lose();
+    given_up.resume(&lost.session).expect("it waits for whoever comes");
+}
+
+#[test]
 fn who_departs_waits_for_no_room() {
     for reason in [CloseReason::LOST, CloseReason::NORMAL] {
         let mut bench = Bench::new(&Config::default(), 1, 1000);

@@ -123,7 +123,7 @@ impl Session {
         let RestoredIn { route, formatter, rooms, away_since_ms } = *within;
         let formatter = Arc::clone(formatter);
         let (client_id, none) = (record.client_id, ConnId::NONE);
-        let mut session = Session::new(client_id, none, route, true, formatter, 0);
+        let mut session = Session::new(client_id, none, route, true, formatter, (0, 0));
         session.secret = record.secret;
         let room = |place: u32| rooms.get(place as usize)?.as_ref();
         let pattern = |text: &String| RoomPattern::new(text).ok();
@@ -140,6 +140,7 @@ impl Session {
         let state = session.state.get_mut();
         *state = SessionState {
             attachment: Attachment::Away(away_since_ms),
+            attached_nth: 0,
             fresh: false,
             provisional: record.provisional,
             memberships,

@@ -66,9 +66,11 @@ impl Member {
         let is_due = match code {
             1000 => self.is_leaving,
             1012 => scene.is_draining || self.is_leaving,
-            // What it said on an earlier connection may arrive late, and a node that was cut off
-            // learns late who is where.
-            4010 => self.has_stray_resume || scene.is_troubled(),
+            // A node that was cut off learns late who is where.
+            4010 => scene.is_troubled(),
+            // What it said on an earlier connection may arrive late, on a node that has nobody of
+            // the session, after this one began.
+            1013 => self.has_stray_resume || scene.is_troubled(),
             _ => false,
         };
         if !is_due {

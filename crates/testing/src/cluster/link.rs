@@ -1,6 +1,9 @@
 //! The link of one node to Redis: two connections with their delays, and what is on its way there.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    rc::Rc,
+};
 
 use bytes::Bytes;
 use rusty_socks::stepped::redis::{Code, Event, Order, Refused, ServerFacts, Value};
@@ -19,6 +22,8 @@ const AT_ONCE: usize = 12;
 
 /// The link of one node.
 pub(super) struct Link {
+    /// Which link it is, and how many connections it has made.
+    own: (Rc<()>, u64),
     /// The server, and since when, or when the next attempt is made.
     state: Result<Up, u64>,
     /// Nothing passes on a way before these times: jobs, answers, subscriptions, messages.
@@ -48,12 +53,22 @@ struct Up {
 /// What is left of a connection: jobs that the server may still do.
 pub(super) struct Stray {
     pub(super) server: usize,
+    /// The link, and which of its connections it was.
+    of: (Rc<()>, u64),
     pub(super) jobs: VecDeque<Job>,
+}
+
+impl Stray {
+    /// Takes off all behind the first `count` jobs.
+    pub(super) fn split(&mut self, count: usize) -> Stray {
+        Stray { server: self.server, of: self.of.clone(), jobs: self.jobs.split_off(count) }
+    }
 }
 
 impl Link {
     pub(super) fn new() -> Link {
         Link {
+            own: (Rc::new(()), 0),
             state: Err(0),
             held_until_ms: [0; 4],
             cut_until_ms: 0,
@@ -64,6 +79,14 @@ impl Link {
 
     pub(super) fn server(&self) -> Option<usize> {
         self.state.as_ref().ok().map(|up| up.server)
+    }
+
+    /// Whether it has ended a connection, as the server's own link does with its last one: what is
+    /// left of that is not done any more.
+    pub(super) fn has_ended(&self, stray: &Stray) -> bool {
+        let (own, last) = (&self.own.0, self.own.1.checked_sub(1));
+        let is_last = Rc::ptr_eq(own, &stray.of.0) && last == Some(stray.of.1);
+        is_last && self.server() == Some(stray.server)
     }
 
     /// Whether nothing is on its way.
@@ -87,7 +110,7 @@ impl Link {
         self.events.extend(up.messages.into_iter().take(read).map(|(_, event)| event));
         self.events.push(Event::Down(why.to_owned()));
         let jobs = up.jobs.into_iter().map(|(_, job)| job).collect();
-        Some(Stray { server: up.server, jobs })
+        Some(Stray { server: up.server, of: self.own.clone(), jobs })
     }
 
     /// Lets time do its work: connects, carries what is due both ways, keeps the deadlines. Returns
@@ -116,6 +139,7 @@ impl Link {
                     address: "memory".to_owned(),
                     now_ms: server.redis.now_ms(),
                 }));
+                self.own.1 += 1;
                 self.state = Ok(Up::new(cloud.primary, now_ms));
                 return None;
             }

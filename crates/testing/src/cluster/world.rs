@@ -246,6 +246,7 @@ impl Cluster {
                 continue;
             }
             let stray = node.link.step(now_ms, &mut self.cloud, &mut self.random, &mut published);
+            self.strays.retain(|(_, stray)| !node.link.has_ended(stray));
             for order in server.turn_of_engine(node.link.events()) {
                 node.link.order(order, now_ms, &mut self.random);
             }
@@ -288,12 +289,11 @@ impl Cluster {
     /// What is left of a connection is done at once, or a part of it, or later, or never.
     pub(super) fn leave_stray(&mut self, mut stray: Stray) {
         let done = self.random.below(stray.jobs.len() + 1);
-        let rest = stray.jobs.split_off(done);
-        let server = stray.server;
+        let rest = stray.split(done);
         self.run_stray(stray);
-        if self.plan.comes_late && self.random.one_in(4) && !rest.is_empty() {
+        if self.plan.comes_late && self.random.one_in(4) && !rest.jobs.is_empty() {
             let due_ms = self.now_ms + self.random.below(1500) as u64;
-            self.strays.push((due_ms, Stray { server, jobs: rest }));
+            self.strays.push((due_ms, rest));
         }
     }
 

@@ -208,8 +208,6 @@ pub struct Client {
     pub messages_heard: u64,
     /// Text messages that went on connections that are over.
     pub messages_sent_before: u64,
-    /// A resume went on a connection that was given up, where the server may come to it late.
-    pub has_stray_resume: bool,
     /// It stays away.
     pub is_retired: bool,
     /// The user whose tokens it has, if it says who it is.
@@ -256,7 +254,6 @@ impl Client {
             was_delayed: false,
             messages_heard: 0,
             messages_sent_before: 0,
-            has_stray_resume: false,
             is_retired: false,
             user,
             token: None,
@@ -363,7 +360,6 @@ impl Client {
             self.repeatable = None;
         }
         let asked = std::mem::take(&mut self.asked);
-        self.has_stray_resume |= self.is_resuming;
         if let Some(session) = &mut self.session {
             // The server may have closed it long ago, and the client has not read that yet.
             let is_late = self.was_delayed || self.was_slow;
@@ -432,7 +428,7 @@ impl Client {
         for session in self.session.take().into_iter().chain(self.fresh.take()) {
             scene.seen.push(Seen::SessionLeft { client_id: session.client_id });
         }
-        (self.repeatable, self.is_resuming, self.has_stray_resume) = (None, false, false);
+        (self.repeatable, self.is_resuming) = (None, false);
         self.retries.clear();
     }
 }

@@ -105,8 +105,8 @@ impl Client {
             }),
             4102 => self.was_slow || self.was_delayed || scene.plan.was_tight,
             4201 | 4202 => self.was_delayed || self.was_slow || scene.drain.is_some(),
-            // A client has one connection, but what it said on an earlier one may arrive late.
-            4010 => self.has_stray_resume,
+            // A client has one connection. What it said on an earlier one may arrive late, and
+            // takes nothing from a later one.
             _ => false,
         };
         if !is_due {

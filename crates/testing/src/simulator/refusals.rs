@@ -72,8 +72,6 @@ impl Client {
                 let is_tight = config.buffer < 1000 || config.buffer_bytes < 1 << 20;
                 is_small || is_tight || !scene.plan.is_calm()
             }
-            // What it said on an earlier connection arrives late, and takes the session over.
-            (_, ErrorCode::Forbidden) if self.has_stray_resume => true,
             (_, ErrorCode::RateLimited) => {
                 let of_client = scene.plan.configs().any(|config| config.rate_messages > 0);
                 of_client || (token.is_some() && config.rate_messages_per_user > 0)
@@ -110,6 +108,15 @@ impl Client {
             (Asked::Resume { .. }, ErrorCode::Unrecoverable) => {
                 return self.hear_unrecoverable(scene);
             }
+            // It names each room that it knows of. If it was taken out of some untold, and the
+            // bound is lower than when it came, these may be more than the server looks at.
+            (Asked::Resume { positions, .. }, ErrorCode::LimitExceeded)
+                if positions.len() > rooms_per_conn_max
+                    && self.session.as_ref().is_some_and(|session| session.is_unsure) =>
+            {
+                self.begin_anew(scene);
+                return Ok(());
+            }
             _ => false,
         };
         if !is_due {
@@ -131,9 +138,14 @@ impl Client {
             let seen = format!("unrecoverable after {away_ms} ms of {window_ms}");
             return Err(self.broken("a session outlives its connection for the window", seen));
         }
+        self.begin_anew(scene);
+        Ok(())
+    }
+
+    /// Goes on with the session that its connection began with.
+    fn begin_anew(&mut self, scene: &mut Scene<'_>) {
         let fresh = self.fresh.take();
         self.forget_session(scene);
         self.session = fresh;
-        Ok(())
     }
 }

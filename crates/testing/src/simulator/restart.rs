@@ -134,7 +134,6 @@ impl World {
         self.strangers_until_ms = self.now_ms - self.stood_still_ms + kept.as_millis() as u64;
         for client in &mut self.clients {
             client.is_late = false;
-            client.has_stray_resume = false;
             let Some(session) = &mut client.session else { continue };
             session.is_gone |= !is_restored;
             // Absences do not count from the drain to the next server.
