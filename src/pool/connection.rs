@@ -408,6 +408,7 @@ impl Connection {
 
     /// The end of the turn: begins a close that was asked for, writes, and moves a closing
     /// connection on.
+    #[inline]
     pub(super) fn flush(&mut self, cx: &mut WorkerCtx) {
         self.io.listed.remove(Listed::DIRTY);
         if let Some(reason) = self.io.close_asked.take() {

@@ -170,6 +170,10 @@ impl Pool {
             let text = "a pool publishes to rooms, and not to patterns";
             return Err(Error::new(ErrorKind::InvalidInput, text));
         }
+        if deadline <= Instant::now() {
+            // It would wait for no space, and the space of the one before may not be back yet.
+            return Err(Error::new(ErrorKind::Timeout, "its deadline was over before it was sent"));
+        }
         let message = draft(content, options)?;
         let share = self.ends.bounds.take(message.content.get().len(), deadline)?;
         let (reply, ticket) = Ticket::new(Answer::receipt);
