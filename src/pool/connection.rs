@@ -68,7 +68,7 @@ impl Connection {
 
     /// Notes what is new about the socket. `WRITABLE` only asks for a write, which then shows
     /// whether the kernel takes all.
-    #[inline]
+    #[inline(always)]
     pub(super) fn on_readiness(&mut self, mut new: Readiness, cx: &mut WorkerCtx) {
         let io = &mut self.io;
         if new.contains(Readiness::WRITABLE) && io.has_unsent() {
@@ -408,7 +408,6 @@ impl Connection {
 
     /// The end of the turn: begins a close that was asked for, writes, and moves a closing
     /// connection on.
-    #[inline]
     pub(super) fn flush(&mut self, cx: &mut WorkerCtx) {
         self.io.listed.remove(Listed::DIRTY);
         if let Some(reason) = self.io.close_asked.take() {

@@ -83,7 +83,7 @@ impl Stream {
     }
 
     /// Reads once. `into` is the worker's buffer; what came is at its front.
-    #[inline]
+    #[inline(always)]
     pub(super) fn read(&mut self, into: &mut [u8], cx: &mut TlsCx) -> io::Result<Received> {
         match self {
             Stream::Plain(socket) => match socket.read(into)? {

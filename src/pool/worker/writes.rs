@@ -31,11 +31,8 @@ impl Worker {
                 return;
             }
             let mut dirty = std::mem::take(&mut self.cx.work.dirty);
-            for slot in dirty.drain(..) {
-                if let Some(conn) = self.conns.get_mut(slot) {
-                    conn.flush(&mut self.cx);
-                }
-            }
+            self.flush_some(&dirty, u64::MAX);
+            dirty.clear();
             if self.cx.work.dirty.is_empty() {
                 self.cx.work.dirty = dirty;
             }
