@@ -1153,6 +1153,25 @@ fn what_a_node_takes_anew_holds_for_what_is_in_redis() {
 }
 
 #[test]
+fn a_post_for_a_node_that_is_gone_is_told_at_once() {
+    let Some((_redis, mut cluster)) = start(&[]) else { return };
+    let mut anna = Stream::open(&cluster.nodes[0]);
+    anna.message();
+    anna.server = cluster.nodes[1].addr();
+    anna.post(&[]);
+    cluster.kill(0);
+    // Redis hears of a connection's end a moment later.
+    eventually("nobody listens any more", || match anna.post_as(&anna.opening(2), &[]) {
+        answer if answer.status == 404 => Ok(()),
+        answer => Err(format!("{answer:?}")),
+    });
+    // Whatever a stranger says of nodes is no node.
+    let key = format!("{}{}", Uuid::new_v4().simple(), &anna.key[32..]);
+    let answer = anna.post_as(&json!({"connection": key, "post": 1}), &[]);
+    assert_eq!(answer.status, 404, "{answer:?}");
+}
+
+#[test]
 fn any_node_takes_a_post_for_an_event_stream() {
     let Some((_redis, cluster)) = start(&[]) else { return };
     let mut anna = Stream::open(&cluster.nodes[0]);

@@ -20,6 +20,7 @@ use super::{
     conn_id::ConnId,
     error::RoomError,
     mailbox::{Letter, Mailboxes},
+    posted::{PostName, PostOutcome},
     question::{Outcome, Question},
     session::Session,
     shards::Shards,
@@ -30,6 +31,9 @@ use crate::metrics::ShardSnapshot;
 /// refused.
 const QUESTIONS_MAX: usize = 16_384;
 const QUESTION_BYTES_MAX: usize = 64 << 20;
+
+/// The part of both that is open to posts for other nodes: one over this.
+const POSTS_SHARE: usize = 4;
 
 /// Questions that wait for a shard.
 #[derive(Default)]
@@ -46,6 +50,12 @@ pub(crate) enum Asker {
         next: Box<dyn Any + Send>,
     },
     Thread(Sender<Outcome>),
+    /// A connection on which a post came for a stream of another node. It is told only if that node
+    /// does not hear of it; else the stream answers.
+    Poster {
+        conn: ConnId,
+        name: PostName,
+    },
     Nobody,
 }
 
@@ -135,7 +145,9 @@ impl Engine {
         let waiting = &self.waiting[shard];
         let count = waiting.count.fetch_add(1, Ordering::Relaxed) + 1;
         let all_bytes = waiting.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        if count > QUESTIONS_MAX || all_bytes > QUESTION_BYTES_MAX {
+        // Posts come before it is known whether a client sent them: those inside keep the rest.
+        let share = if matches!(question, Question::Tell { .. }) { POSTS_SHARE } else { 1 };
+        if count > QUESTIONS_MAX / share || all_bytes > QUESTION_BYTES_MAX / share {
             self.release(shard, bytes);
             return Err((asker, RoomError::Overloaded));
         }
@@ -259,6 +271,15 @@ impl Asked {
             }
             Asker::Thread(waiting) => {
                 let _ = waiting.send(outcome);
+            }
+            Asker::Poster { conn, name } => {
+                let outcome = match outcome {
+                    Ok(_) => return,
+                    Err(RoomError::NoSuchClient) => PostOutcome::Unknown,
+                    Err(_) => PostOutcome::Busy,
+                };
+                let letter = Letter::PostAnswered { conn, name, outcome };
+                mailboxes.send_control(conn.worker(), letter);
             }
             Asker::Nobody => {}
         }

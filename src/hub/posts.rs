@@ -51,7 +51,8 @@ impl Hub {
             return Err(PostOutcome::Unknown);
         }
         let told = Told { key: posted.key.to_string(), nth: posted.nth, from: posted.from };
-        match self.tell_node(posted.key.node, b'P', &told, &posted.frames) {
+        let asker = Asker::Poster { conn: posted.from.conn, name: posted.name() };
+        match self.tell_node(posted.key.node, (b'P', &told, &posted.frames), asker) {
             true => Ok(()),
             false => Err(PostOutcome::Busy),
         }
@@ -62,7 +63,8 @@ impl Hub {
         let Poster { node, conn } = poster;
         if node != self.node {
             // An answer that is lost is asked for again.
-            self.tell_node(node, b'R', &Answered { conn, name, outcome }, &[]);
+            let answered = Answered { conn, name, outcome };
+            self.tell_node(node, (b'R', &answered, &[]), Asker::Nobody);
         } else if conn.worker() < self.mailboxes.workers() {
             let letter = Letter::PostAnswered { conn, name, outcome };
             self.mailboxes.send_control(conn.worker(), letter);
@@ -91,15 +93,21 @@ impl Hub {
         Some(())
     }
 
-    /// Tells one node something. Returns whether there is space for it.
-    fn tell_node(&self, node: Uuid, kind: u8, head: &impl Serialize, body: &[u8]) -> bool {
+    /// Tells one node something: a letter for its kind, a line of JSON, and what follows. Returns
+    /// whether there is space for it.
+    fn tell_node(
+        &self,
+        node: Uuid,
+        (kind, head, body): (u8, &impl Serialize, &[u8]),
+        asker: Asker,
+    ) -> bool {
         let mut message = vec![kind];
         if serde_json::to_writer(&mut message, head).is_err() {
             return false;
         }
         message.push(b'\n');
         message.extend_from_slice(body);
-        self.ask(Question::Tell { node, message: message.into() }, Asker::Nobody).is_ok()
+        self.ask(Question::Tell { node, message: message.into() }, asker).is_ok()
     }
 }
 

@@ -254,4 +254,16 @@ mod tests {
         assert_eq!(ask(64 << 20), (Err(RoomError::Overloaded), 1));
         assert_eq!(ask(1), (Ok(()), 1), "it takes no space");
     }
+    #[test]
+    fn posts_for_other_nodes_leave_space_for_those_inside() {
+        let mut bench = Bench::new(&Config::default(), 1, 1000);
+        let (engine, _asked) = Engine::new(Uuid::new_v4(), vec![String::new()], Box::new(|| {}));
+        Arc::get_mut(&mut bench.hub).expect("one").engine = Some(Arc::new(engine));
+        let ask = |question| bench.hub.begin_asking(question).map(drop);
+        let message = || vec![0; 1 << 20].into();
+        let tell = || Question::Tell { node: Uuid::nil(), message: message() };
+        let told = (0..64).take_while(|_| ask(tell()).is_ok()).count();
+        assert_eq!(told, 15, "a quarter of 64 MiB");
+        assert_eq!(ask(Question::Announce(message())), Ok(()));
+    }
 }

@@ -301,6 +301,8 @@ impl Core {
                 self.save(&by, 1 << shard);
                 Err(RoomError::EngineAway)
             }
+            // Nobody listens under that name: the node is gone.
+            (Question::Tell { .. }, Some(Value::Int(0))) => Err(RoomError::NoSuchClient),
             (
                 Question::Broadcast { .. } | Question::Announce(_) | Question::Tell { .. },
                 Some(_),
