@@ -369,6 +369,13 @@ fn old_http_and_proxies_that_speak_it_are_served() {
     poster.send(chunked.as_bytes());
     assert_eq!(poster.answer().status, 100);
     assert_eq!(poster.answer().status, 204);
+    // What is refused anyway is not asked for.
+    let mut poster = stream.poster();
+    poster.send(
+        b"POST /ws HTTP/1.1\r\nHost: test\r\nContent-Length: 99999999\r\nExpect: \
+          100-continue\r\n\r\n",
+    );
+    assert_eq!(poster.answer().status, 413);
 }
 
 #[test]

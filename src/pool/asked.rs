@@ -18,7 +18,7 @@ use crate::{
     config::{Compression, MetricsAccess},
     handler::{Refusal, erased::ask_upgrade as ask_handler},
     http::{
-        body::{BodyLength, CONTINUE},
+        body::BodyLength,
         event_stream::EVENT_STREAM,
         head::{BadHead, Request},
         origin,
@@ -82,6 +82,8 @@ impl RefusedRequest {
 /// A post to an event stream, without its body.
 pub(super) struct PostRequest {
     pub(super) length: BodyLength,
+    /// Its client waits to be asked for the body.
+    pub(super) expects_continue: bool,
     /// The connection ends with the answer.
     pub(super) closes: bool,
     /// Header lines of the answer, for the page that posts.
@@ -112,10 +114,8 @@ pub(super) fn ask(
         || shared.hub.account.level() >= Level::Shed;
     let closes = !request.keeps_alive() || is_last;
     if is_post(request, &shared) {
-        if request.expects_continue() {
-            io.queue_bytes(&mut CONTINUE.to_vec(), cx);
-        }
-        return Asked::Post(PostRequest { length, closes, for_page: lines_for_page(request) });
+        let (expects_continue, for_page) = (request.expects_continue(), lines_for_page(request));
+        return Asked::Post(PostRequest { length, expects_continue, closes, for_page });
     }
     if let Err(bad) = request.check_no_body(length) {
         return bad_head(bad);

@@ -26,10 +26,6 @@ use crate::{
 mod posts;
 mod requests;
 
-/// What a part of a TLS handshake costs, as [`WorkerCtx::spent`] counts it: with a certificate of
-/// ECDSA about as much as a message a microsecond.
-const HANDSHAKE_COST: usize = 100;
-
 /// One socket, from the hand-off until it is reaped. Owned by one worker.
 pub(crate) struct Connection {
     pub(super) io: ConnIo,
@@ -184,8 +180,8 @@ impl Connection {
                 }
             }
             Ok(Received::End) => self.on_end(cx),
-            Ok(Received::Nothing { was_short, is_handshake }) => {
-                cx.spent += if is_handshake { HANDSHAKE_COST } else { 0 };
+            Ok(Received::Nothing { was_short, cost }) => {
+                cx.spent += cost;
                 self.on_received(was_short, cx);
                 if self.io.readiness.contains(Readiness::READABLE) {
                     self.io.list_ready(&mut cx.work);

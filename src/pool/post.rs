@@ -16,13 +16,14 @@ use tungstenite::protocol::frame::{
 use super::{
     asked::PostRequest,
     conn_io::ConnIo,
+    costs::BYTES_PER_COST,
     head::{FIRST_REQUEST_MS, Head},
     timers::Millis,
     worker_cx::WorkerCtx,
 };
 use crate::{
     http::{
-        body::{BadBody, BodyReader},
+        body::{BadBody, BodyReader, CONTINUE},
         response::{Response, Status, error_body, write_head},
     },
     hub::posted::{PostName, PostOutcome, Posted, Poster},
@@ -36,8 +37,7 @@ const BYTES_BEYOND_MESSAGE: usize = 64 << 10;
 /// handled, and a frame of a few bytes has a longer header.
 const MESSAGES_MAX: usize = 4096;
 
-/// Bytes of a body, and messages of one, that cost 1 to read, as [`WorkerCtx::spent`] counts it.
-const BODY_BYTES_PER_COST: usize = 512;
+/// Messages of a body that cost 1 to read, as [`WorkerCtx::spent`] counts it.
 const MESSAGES_PER_COST: usize = 16;
 
 /// How long a post waits until it is handled, before its client is told that it is not handled yet.
@@ -197,11 +197,14 @@ impl Post {
         io: &mut ConnIo,
         cx: &mut WorkerCtx,
     ) -> Post {
-        let PostRequest { length, closes, for_page } = request;
+        let PostRequest { length, expects_continue, closes, for_page } = request;
         io.set_deadline(cx.config().handshake_timeout, cx);
         let bytes_max = cx.config().max_message_bytes + BYTES_BEYOND_MESSAGE;
-        let state = State::Body(BodyReader::new(length, bytes_max));
-        Post { state, closes, for_page, head }
+        let reader = BodyReader::new(length, bytes_max);
+        if expects_continue && reader.is_ok() {
+            io.queue_bytes(&mut CONTINUE.to_vec(), cx);
+        }
+        Post { state: State::Body(reader), closes, for_page, head }
     }
 
     /// Bytes of a body that is not whole.
@@ -238,7 +241,7 @@ impl Post {
             Ok(used) => used,
             Err(bad) => return PostStep::Answer(bad.into()),
         };
-        cx.spent += used / BODY_BYTES_PER_COST;
+        cx.spent += used / BYTES_PER_COST;
         if !reader.is_done() {
             return if used == 0 { PostStep::Wait } else { PostStep::Used(used) };
         }

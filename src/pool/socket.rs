@@ -76,8 +76,11 @@ pub(super) enum Received {
     Bytes { bytes: usize, was_short: bool },
     /// The peer has ended its direction.
     End,
-    /// Something came, but nothing for the connection: a part of a handshake, or of a record.
-    Nothing { was_short: bool, is_handshake: bool },
+    /// Something came, but nothing for the connection: a part of a handshake or of a record, or
+    /// what is of no use. `cost` is what that counts, as [`WorkerCtx::spent`] does.
+    ///
+    /// [`WorkerCtx::spent`]: super::worker_cx::WorkerCtx::spent
+    Nothing { was_short: bool, cost: usize },
     /// The worker has done enough of this in its turn.
     #[cfg_attr(not(feature = "tls"), expect(dead_code))]
     Later,

@@ -6,6 +6,7 @@ use std::{
 };
 
 use super::{
+    costs::BYTES_PER_COST,
     event_stream::EventStream,
     memory::MemorySocket,
     socket::{Received, Socket},
@@ -209,8 +210,8 @@ impl Events {
     #[inline(never)]
     fn read(&mut self, into: &mut [u8], cx: &mut TlsCx) -> io::Result<Received> {
         match self.stream.read(into, cx)? {
-            Received::Bytes { was_short, .. } => {
-                Ok(Received::Nothing { was_short, is_handshake: false })
+            Received::Bytes { bytes, was_short } => {
+                Ok(Received::Nothing { was_short, cost: 1 + bytes / BYTES_PER_COST })
             }
             other => Ok(other),
         }

@@ -17,6 +17,7 @@ use rustls::{
 };
 
 use super::{
+    costs::HANDSHAKE_COST,
     records::{RECORD_BYTES_MAX, Records},
     socket::{Failure, Received, Socket},
 };
@@ -258,7 +259,10 @@ impl TlsStream {
         }
         match decrypted? {
             Ok(0) if self.phase == Phase::PeerClosed => Ok(Received::End),
-            Ok(0) => Ok(Received::Nothing { was_short, is_handshake }),
+            Ok(0) => {
+                let cost = usize::from(is_handshake) * HANDSHAKE_COST;
+                Ok(Received::Nothing { was_short, cost })
+            }
             // The end is read in the next turn.
             Ok(bytes) => {
                 let was_short = was_short && self.phase != Phase::PeerClosed;

@@ -79,6 +79,11 @@ fn what_follows_the_request_on_its_connection_is_no_message() {
     harness.feed(&[request().as_bytes(), &frame(0x81, b"early")].concat());
     harness.feed(&frame(0x81, b"late"));
     assert!(harness.is_open());
+    // It costs what it costs to read.
+    harness.send(&[b'x'; 4096]);
+    harness.cx.begin_turn();
+    while harness.turn() {}
+    assert!(harness.cx.spent >= 8, "{}", harness.cx.spent);
     assert_eq!(harness.log.heard.load(std::sync::atomic::Ordering::Relaxed), 0);
     harness.end();
     assert_eq!(*harness.log.closed.lock(), [1006]);
