@@ -135,6 +135,33 @@ fn without_the_setting_there_are_no_lines() {
 }
 
 #[test]
+fn each_of_many_that_are_cut_off_together_has_a_line() {
+    const CLIENTS: usize = 700;
+    let program = start(&[
+        ("ECHO", "true"),
+        ("DRAIN_TIMEOUT", "0.3"),
+        ("THREAD_POOL_SIZE", "1"),
+        ("MAX_CONN", "1000"),
+    ]);
+    let upgrade = support::upgrade_head("/echo");
+    let clients: Vec<TcpStream> = (0..CLIENTS)
+        .map(|_| {
+            let mut client = program.socket();
+            client.write_all(upgrade.as_bytes()).unwrap();
+            client.read_exact(&mut [0; 12]).unwrap();
+            client
+        })
+        .collect();
+    // None of them answers the Close.
+    program.signal("-TERM");
+    for nth in 0..CLIENTS {
+        let line = program.log_line("connection ended");
+        assert!(line.contains(" path=/echo "), "{line}, number {nth}");
+    }
+    drop(clients);
+}
+
+#[test]
 fn who_is_cut_off_by_a_drain_has_no_close_in_its_line() {
     let program = start(&[("ECHO", "true"), ("DRAIN_TIMEOUT", "0.5")]);
     let mut client = program.socket();

@@ -134,6 +134,40 @@ fn a_turn_writes_so_many_bytes_and_no_more() {
 }
 
 #[test]
+fn a_turn_frees_so_much_and_no_more() {
+    const FREED_PER_TURN_MAX: usize = 16 << 20;
+    let config = Config { thread_pool_size: 1, max_conn: 200, ..Config::default() };
+    let mut server = Server::builder().route("/echo", echo).config(config).stepped().unwrap();
+    let clients: Vec<MemoryClient> = (0..100).map(|_| server.connect().unwrap()).collect();
+    clients.iter().for_each(|client| client.write(upgrade_head("/echo").as_bytes()));
+    server.settle();
+    for client in &clients {
+        client.set_window(0);
+        client.write(&frame(0x82, &[0; 60_000]).repeat(20));
+    }
+    server.settle();
+    let unread_bytes = server.largest_outbox_bytes();
+    assert!(unread_bytes > 400_000, "{unread_bytes}");
+    clients.iter().for_each(MemoryClient::reset);
+    let (mut before, mut turns) = (server.connections(), 0);
+    let mut newcomers = Vec::new();
+    while before > newcomers.len() {
+        server.turn();
+        let freed = before - server.connections();
+        let freed_max = FREED_PER_TURN_MAX / unread_bytes + 1;
+        assert!((1..=freed_max).contains(&freed), "{freed} of {before} in turn {turns}");
+        // Whoever comes has a slot of those that were freed, and keeps it.
+        newcomers.push(server.connect().unwrap());
+        before = server.connections();
+        turns += 1;
+    }
+    server.settle();
+    assert!(turns > 2, "{turns} turns");
+    assert_eq!(server.connections(), newcomers.len());
+    assert!(newcomers.iter().all(|client| !client.is_ended()));
+}
+
+#[test]
 fn a_worker_sleeps_until_it_is_woken() {
     let mut server = chat(Config { thread_pool_size: 2, ..Config::default() });
     let clients = [enter_chat(&mut server), enter_chat(&mut server)];

@@ -38,10 +38,12 @@ use memory_watch::MemoryWatch;
 
 mod deliveries;
 mod draining;
-mod rechecks;
 mod lateness;
 mod letters;
 mod memory_watch;
+mod reading;
+mod reap;
+mod rechecks;
 mod shedding;
 pub(crate) mod stepped;
 mod writes;
@@ -61,9 +63,6 @@ const EVENTS_MAX: usize = 1024;
 
 /// New sockets taken in one turn, so that a storm of them does not delay those inside.
 const ARRIVALS_PER_TURN_MAX: usize = 256;
-
-/// What the requests of one turn may cost, as [`WorkerCtx::spent`] counts it: some milliseconds.
-const READ_COST_PER_TURN_MAX: usize = 3072;
 
 /// How often one worker lets the hub forget what is too old.
 const SWEEP_INTERVAL_MS: Millis = 1000;
@@ -238,8 +237,9 @@ impl Worker {
     /// Whether the next turn has something to do that no event or letter brings.
     fn is_busy(&self) -> bool {
         let work = &self.cx.work;
-        let has_ready = !work.ready.is_empty() || work.has_unwritten();
-        has_ready || !self.cx.fanouts.is_empty() || self.rechecking.is_some()
+        let has_input = !work.ready.is_empty() || !work.costly.is_empty();
+        let has_work = has_input || work.has_unwritten() || !work.gone.is_empty();
+        has_work || !self.cx.fanouts.is_empty() || self.rechecking.is_some()
     }
 
     /// Whether a drain need not wait for a connection of this worker.
@@ -321,35 +321,6 @@ impl Worker {
         self.cx.held.conns += 1;
     }
 
-    fn read(&mut self, buffer: &mut [u8]) {
-        self.cx.begin_turn();
-        let mut ready = std::mem::take(&mut self.cx.work.ready);
-        let mut reached = 0;
-        // While messages wait to go out, more of them only wait longer, and everybody with them.
-        let has_backlog = !self.cx.fanouts.is_empty() || !self.cx.work.unwritten.is_empty();
-        let cost_max = READ_COST_PER_TURN_MAX / if has_backlog { 2 } else { 1 };
-        for slot in &ready {
-            if self.cx.spent >= cost_max {
-                break;
-            }
-            reached += 1;
-            if let Some(conn) = self.conns.get_mut(*slot) {
-                self.cx.progress.come_to(conn.phase.number());
-                conn.on_ready(&mut self.cx, buffer);
-            }
-        }
-        // Connections that were not reached are the first of the next turn.
-        if reached < ready.len() {
-            ready.drain(..reached);
-        } else {
-            ready.clear();
-        }
-        if !self.cx.work.ready.is_empty() {
-            ready.append(&mut self.cx.work.ready);
-        }
-        self.cx.work.ready = ready;
-    }
-
     /// Reads again from the connections that were parked for a mailbox.
     fn end_backpressure(&mut self) {
         self.cx.work.has_backpressure = false;
@@ -424,23 +395,6 @@ impl Worker {
         {
             log::warn!("refused: {refused}");
             self.next_report = self.cx.now + REPORT_INTERVAL_MS;
-        }
-    }
-
-    /// Frees what is over, now that nothing refers to it any more.
-    fn reap(&mut self) {
-        while let Some(slot) = self.cx.work.gone.pop() {
-            let Some(mut conn) = self.conns.try_remove(slot) else { continue };
-            self.cx.timers.clear(slot, &mut conn.io.deadline);
-            self.cx.leave_all(slot);
-            conn.io.count_out(&mut self.cx);
-            self.cx.held.conns -= 1;
-            if let Some(access) = &conn.io.access {
-                access.log(conn.io.remote, conn.io.bytes_sent, self.cx.now);
-            }
-            // Its permit goes to the next in line, and its other tokens count it out.
-            drop(conn);
-            self.cx.shared.sockets[self.cx.worker].fetch_sub(1, Ordering::Relaxed);
         }
     }
 }

@@ -63,6 +63,8 @@ pub(crate) struct WorkerCtx {
 pub(crate) struct WorkLists {
     /// Slots that may have something to read.
     pub(crate) ready: Vec<usize>,
+    /// Likewise, of connections whose last requests were costly.
+    pub(crate) costly: Vec<usize>,
     /// Open connections that are not read because a mailbox is behind.
     pub(crate) parked: Vec<usize>,
     /// Connections in the middle of a message that are not read for want of memory.
@@ -74,8 +76,8 @@ pub(crate) struct WorkLists {
     /// Connections that were dirty in earlier turns and were not come to, in order. Some may be
     /// over.
     pub(crate) unwritten: VecDeque<ConnId>,
-    /// Slots whose connection is over. They are freed at the end of the turn, when nothing refers
-    /// to them any more.
+    /// Slots whose connection is over, some of them twice. They are freed at the end of this turn
+    /// or of one that follows, when nothing refers to them any more.
     pub(crate) gone: Vec<usize>,
     /// A mailbox that this worker feeds is behind: open connections are not read.
     pub(crate) has_backpressure: bool,
