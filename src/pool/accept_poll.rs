@@ -1,9 +1,11 @@
 //! Accepting from a socket that other processes accept from too.
 
-use std::{io, os::fd::AsRawFd, sync::Arc};
+use std::{io, net::SocketAddr, os::fd::AsRawFd, sync::Arc};
 
 use mio::{Events, Interest, Poll, Token, Waker, unix::SourceFd};
-use socket2::{SockAddr, Socket};
+use socket2::Socket;
+
+use super::platform;
 
 const LISTENER: Token = Token(0);
 const WAKER: Token = Token(1);
@@ -32,9 +34,9 @@ impl AcceptPoll {
     }
 
     /// Waits for the next connection. Fails with `Interrupted` once it is woken.
-    pub(super) fn accept(&mut self, listener: &Socket) -> io::Result<(Socket, SockAddr)> {
+    pub(super) fn accept(&mut self, listener: &Socket) -> io::Result<(Socket, Option<SocketAddr>)> {
         loop {
-            match listener.accept() {
+            match platform::accept(listener) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 outcome => return outcome,
             }

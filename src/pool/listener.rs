@@ -137,6 +137,8 @@ impl Listener {
         if REUSES_ADDRESS {
             socket.set_reuse_address(true)?;
         }
+        // Its connections inherit it, where the system has them do so.
+        socket.set_tcp_nodelay(true)?;
         platform::limit_unsent(&socket);
         platform::bound_buffers(&socket);
         socket.bind(&address.into())?;
@@ -167,6 +169,7 @@ impl Listener {
             None => ListenAddr::Unix(local.as_pathname().map(PathBuf::from).unwrap_or_default()),
         };
         if is_tcp {
+            socket.set_tcp_nodelay(true).map_err(cannot)?;
             platform::limit_unsent(&socket);
         }
         Ok(Listener {
@@ -209,14 +212,14 @@ impl Listener {
         #[cfg(unix)]
         let (socket, remote) = match &mut self.poll {
             Some(poll) => poll.accept(&self.socket)?,
-            None => self.socket.accept()?,
+            None => platform::accept(&self.socket)?,
         };
         #[cfg(not(unix))]
-        let (socket, remote) = self.socket.accept()?;
+        let (socket, remote) = platform::accept(&self.socket)?;
         Ok(match &self.addr {
             #[cfg(unix)]
             ListenAddr::Unix(_) => (Accepted::Unix(socket.into()), UNIX_PEER),
-            _ => (Accepted::Tcp(socket.into()), remote.as_socket().unwrap_or(UNIX_PEER)),
+            _ => (Accepted::Tcp(socket.into()), remote.unwrap_or(UNIX_PEER)),
         })
     }
 
@@ -290,4 +293,31 @@ impl AcceptConnect {
 
 fn tcp_socket(address: SocketAddr) -> io::Result<Socket> {
     Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::Read,
+        net::{TcpListener, TcpStream},
+    };
+
+    use super::*;
+
+    #[test]
+    fn what_is_accepted_never_blocks_and_never_waits_to_fill_a_packet() {
+        let own = Listener::bind("127.0.0.1", 0).unwrap();
+        let passed_on = TcpListener::bind("127.0.0.1:0").unwrap();
+        let passed_on = Listener::take_over(passed_on.into()).unwrap();
+        for mut listener in [own, passed_on] {
+            let client = TcpStream::connect(listener.addr().socket_addr()).unwrap();
+            let (accepted, remote) = listener.accept().unwrap();
+            assert_eq!(remote, client.local_addr().unwrap());
+            accepted.set_up().unwrap();
+            let Accepted::Tcp(mut stream) = accepted else { panic!("it is a TCP port") };
+            assert!(stream.nodelay().unwrap());
+            let error = stream.read(&mut [0]).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        }
+    }
 }

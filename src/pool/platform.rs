@@ -1,6 +1,6 @@
 //! Where operating systems differ. Nothing outside this file assumes one of them.
 
-use std::time::Duration;
+use std::{io, net::SocketAddr, time::Duration};
 
 use socket2::Socket;
 
@@ -26,6 +26,25 @@ pub(crate) fn bound_buffers(listener: &Socket) {
     // A system that refuses serves as well; the account of memory takes the bounds for granted.
     let _ = listener.set_send_buffer_size(SOCKET_SEND_BUFFER);
     let _ = listener.set_recv_buffer_size(SOCKET_RECEIVE_BUFFER);
+}
+
+/// Whether what [`accept`] returns never blocks, and never waits to fill a packet if its listener
+/// does not.
+pub(super) const ACCEPTED_ARE_SET_UP: bool = cfg!(any(target_os = "android", target_os = "linux"));
+
+/// Waits for the next connection, and returns it with the address of its peer, which a Unix socket
+/// has none of.
+pub(super) fn accept(listener: &Socket) -> io::Result<(Socket, Option<SocketAddr>)> {
+    // One call instead of two.
+    #[cfg(any(target_os = "android", target_os = "linux"))]
+    {
+        use rustix::net::{SocketFlags, acceptfrom_with};
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let (socket, remote) = acceptfrom_with(listener, flags)?;
+        Ok((socket.into(), remote.and_then(|remote| remote.try_into().ok())))
+    }
+    #[cfg(not(any(target_os = "android", target_os = "linux")))]
+    listener.accept().map(|(socket, remote)| (socket, remote.as_socket()))
 }
 
 /// The CPU time of all threads of this process since it began, user and system. `None` where the

@@ -10,7 +10,7 @@ use std::{
 use mio::net::UnixStream;
 use mio::{Interest, Registry, Token, net::TcpStream};
 
-use super::memory::MemorySocket;
+use super::{memory::MemorySocket, platform};
 
 /// A socket that no worker has yet.
 pub(crate) enum Accepted {
@@ -41,6 +41,9 @@ impl Accepted {
 
     /// Sets what every socket of a server has: it never blocks, and never waits to fill a packet.
     pub(super) fn set_up(&self) -> io::Result<()> {
+        if platform::ACCEPTED_ARE_SET_UP {
+            return Ok(());
+        }
         match self {
             Accepted::Tcp(stream) => {
                 stream.set_nonblocking(true)?;
