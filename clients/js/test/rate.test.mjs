@@ -175,7 +175,9 @@ test('limits that make no sense are none', async () => {
 
 test('whatever the network delays, what the bucket lets through the server takes', () => {
   const seed = Number(process.env.SEED ?? Date.now() % 1e6);
-  for (let round = 0; round < 300; round += 1) {
+  const rounds = 300;
+  let total = 0;
+  for (let round = 0; round < rounds; round += 1) {
     const random = generator(seed + round);
     const rate = {
       messages: random() < 0.8 ? 1 + Math.floor(random() * 50) : 0,
@@ -202,6 +204,9 @@ test('whatever the network delays, what the bucket lets through the server takes
       }
       while (down.length > 0 && random() < 0.5) ours.answered(down.shift());
     }
-    ok(passed > 10, `SEED=${seed + round}: ${passed} messages`);
+    // A large message at a low rate is paid for for half of the round.
+    ok(passed > 0, `SEED=${seed + round}: no message`);
+    total += passed;
   }
+  ok(total > 100 * rounds, `SEED=${seed}: ${total} messages`);
 });
