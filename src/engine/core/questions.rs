@@ -275,6 +275,9 @@ impl Core {
             Sent::Revocations => self.on_revocations(shard, answer.as_ref()),
             Sent::Orphan(node) => self.on_orphaned(shard, &node, answer.as_ref()),
             Sent::Reap => self.on_reaped(shard, answer.as_ref()),
+            // It is in the room by another node. What that node said was passed over here, because
+            // the session was this node's at that time.
+            Sent::Hide { room, .. } if answer == Some(Value::Int(-1)) => self.reopen(&room),
             Sent::Show(_)
             | Sent::Hide { .. }
             | Sent::End { .. }

@@ -98,8 +98,6 @@ struct Connected {
 struct Unanswered {
     tag: u64,
     at: Instant,
-    /// To send it once more, if the Redis has forgotten the script.
-    script: Option<(&'static Script, Vec<Bytes>, Vec<Bytes>)>,
 }
 
 impl Link {
@@ -164,7 +162,7 @@ impl Link {
             }
             Order::Command { tag, args } => {
                 up.commands.push(args);
-                up.unanswered.push_back(Unanswered { tag, at: Instant::now(), script: None });
+                up.unanswered.push_back(Unanswered { tag, at: Instant::now() });
             }
             Order::Subscribe(channels) => up.subscribe(channels),
             Order::Unsubscribe(channels) => {
@@ -353,18 +351,13 @@ impl Connected {
         keys: Vec<Bytes>,
         args: Vec<Bytes>,
     ) {
-        let at = Instant::now();
-        let hash = index.and_then(|index| self.hashes.get(index)).cloned();
-        let is_whole = hash.is_none();
-        let (name, what) = match hash {
+        let (name, what) = match index.and_then(|index| self.hashes.get(index)).cloned() {
             Some(hash) => ("EVALSHA", hash),
             None => ("EVAL", Bytes::from_static(script.text.as_bytes())),
         };
         let front = [Bytes::from_static(name.as_bytes()), what, keys.len().to_string().into()];
-        let parts = front.into_iter().chain(keys.iter().cloned()).chain(args.iter().cloned());
-        self.commands.push(parts);
-        let script = (!is_whole).then_some((script, keys, args));
-        self.unanswered.push_back(Unanswered { tag, at, script });
+        self.commands.push(front.into_iter().chain(keys).chain(args));
+        self.unanswered.push_back(Unanswered { tag, at: Instant::now() });
     }
 
     fn subscribe(&mut self, channels: Vec<Bytes>) {
@@ -415,26 +408,25 @@ impl Connected {
         events: &mut Vec<Event>,
     ) -> Result<(), String> {
         self.answered_at = Instant::now();
-        let Some(Unanswered { tag, script, .. }) = self.unanswered.pop_front() else {
+        let Some(Unanswered { tag, .. }) = self.unanswered.pop_front() else {
             // A server that is full says so, and hangs up.
             return Err(answer.err().map_or_else(
                 || "it answers what nobody asked".to_owned(),
                 |refused| refused.text,
             ));
         };
-        let code = answer.as_ref().err().map(|refused| refused.code);
-        if let (Some(Code::NoScript), Some((script, keys, args))) = (code, script) {
-            // With its text, which it then knows again.
-            self.run_script(tag, script, None, keys, args);
-            return Ok(());
-        }
-        // The primary is somewhere else now.
-        let why = answer.as_ref().err().map(|refused| refused.text.clone());
-        events.push(Event::Answer { tag, answer });
-        match (code, why) {
-            (Some(Code::ReadOnly | Code::MasterDown), Some(why)) => Err(why),
+        let outcome = match &answer {
+            // Sent once more it would run after what was ordered later. On a link made anew it is
+            // loaded, and what is asked again is asked in order.
+            Err(refused) if refused.code == Code::NoScript => return Err(refused.text.clone()),
+            // The primary is somewhere else now.
+            Err(refused) if matches!(refused.code, Code::ReadOnly | Code::MasterDown) => {
+                Err(refused.text.clone())
+            }
             _ => Ok(()),
-        }
+        };
+        events.push(Event::Answer { tag, answer });
+        outcome
     }
 
     fn on_pushed(

@@ -6,8 +6,8 @@ use bytes::Bytes;
 #[derive(Debug)]
 #[allow(missing_docs, reason = "they are named as what they are")]
 pub enum Order {
-    /// Runs a script. One that the Redis has forgotten is sent to it once more, whole; only then
-    /// may it run after scripts that were ordered later.
+    /// Runs a script, after all that was ordered before. A Redis that has forgotten it is connected
+    /// to anew, as if it was gone: [`Event::Down`].
     Script { tag: u64, script: &'static Script, keys: Vec<Bytes>, args: Vec<Bytes> },
     /// Runs a command, whose name comes first.
     Command { tag: u64, args: Vec<Bytes> },

@@ -4,11 +4,11 @@
 -- KEYS: hash of the room, presence, the client's session, which is written down before it is shown
 -- ARGV: 'P' to show or 'L' to take out, client, fence, node, how it is shown, channel, milliseconds
 --       that the room is kept
--- Returns: whether it was changed.
+-- Returns: 1 if it was changed, 0 if not, and -1 if another node has shown the client since.
 local client, fence = ARGV[2], tonumber(ARGV[3])
 local known = redis.call('HGET', KEYS[2], client)
 if known and tonumber(string.match(known, '^%d+')) > fence then
-  return 0
+  return -1
 end
 if ARGV[1] == 'L' and not known then
   return 0

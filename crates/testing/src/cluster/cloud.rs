@@ -31,7 +31,7 @@ pub(super) struct Cloud {
 /// What a link has a server do.
 #[derive(Debug, Clone)]
 pub(super) enum Job {
-    Script { tag: u64, text: &'static str, keys: Vec<Bytes>, args: Vec<Bytes>, is_whole: bool },
+    Script { tag: u64, text: &'static str, keys: Vec<Bytes>, args: Vec<Bytes> },
     Command { tag: u64, args: Vec<Bytes> },
 }
 
@@ -98,10 +98,7 @@ impl Cloud {
     pub(super) fn run(&mut self, server: usize, job: &Job) -> (Reply, Vec<(Bytes, Bytes)>) {
         let of = &mut self.servers[server];
         let reply = match job {
-            Job::Script { text, keys, args, is_whole: true, .. } => {
-                of.redis.run_whole(text, keys, args)
-            }
-            Job::Script { text, keys, args, .. } => of.redis.run_known(text, keys, args),
+            Job::Script { text, keys, args, .. } => of.redis.run_script(text, keys, args),
             Job::Command { args, .. } => of.redis.command(args),
         };
         let published = of.redis.take_published();

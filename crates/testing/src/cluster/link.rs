@@ -187,6 +187,9 @@ impl Link {
             up.unanswered.pop_front();
             up.answered_ms = now_ms;
             let code = answer.as_ref().err().map(|refused| refused.code);
+            if code == Some(Code::NoScript) {
+                return self.cut("it has forgotten a script", now_ms, random);
+            }
             self.events.push(Event::Answer { tag, answer });
             if code == Some(Code::ReadOnly) {
                 return self.cut("it is a replica", now_ms, random);
@@ -233,7 +236,7 @@ impl Link {
         let due_ms = later(now_ms, random);
         match order {
             Order::Script { tag, script, keys, args } => {
-                let job = Job::Script { tag, text: script.text, keys, args, is_whole: false };
+                let job = Job::Script { tag, text: script.text, keys, args };
                 up.jobs.push_back((due_ms, job));
                 up.unanswered.push_back(now_ms);
             }
@@ -272,20 +275,8 @@ impl Up {
     }
 
     fn answer(&mut self, job: Job, reply: Reply, now_ms: u64, random: &mut Random) {
-        let answer = answer_of(reply);
-        let is_unknown =
-            answer.as_ref().err().is_some_and(|refused| refused.code == Code::NoScript);
-        let due_ms = later(now_ms, random);
-        match job {
-            // It goes once more, whole.
-            Job::Script { tag, text, keys, args, is_whole: false } if is_unknown => {
-                let job = Job::Script { tag, text, keys, args, is_whole: true };
-                self.jobs.push_back((due_ms, job));
-            }
-            Job::Script { tag, .. } | Job::Command { tag, .. } => {
-                self.answers.push_back((due_ms, tag, answer));
-            }
-        }
+        let (Job::Script { tag, .. } | Job::Command { tag, .. }) = job;
+        self.answers.push_back((later(now_ms, random), tag, answer_of(reply)));
     }
 }
 

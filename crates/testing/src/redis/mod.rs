@@ -9,7 +9,7 @@ mod state;
 mod commands;
 mod scripts;
 
-use std::{cell::RefCell, collections::BTreeSet, rc::Rc};
+use std::{cell::RefCell, rc::Rc};
 
 use bytes::Bytes;
 pub use commands::Reply;
@@ -27,8 +27,7 @@ pub struct Redis {
     pub refuses: Refuses,
     state: Rc<RefCell<State>>,
     scripts: Scripts,
-    known: BTreeSet<&'static str>,
-    knows_all: bool,
+    knows_scripts: bool,
 }
 
 impl Redis {
@@ -45,14 +44,7 @@ impl Redis {
             published: Vec::new(),
         }));
         let scripts = Scripts::new(Rc::clone(&state));
-        Redis {
-            run_id,
-            refuses: Refuses::Nothing,
-            state,
-            scripts,
-            known: BTreeSet::new(),
-            knows_all: false,
-        }
+        Redis { run_id, refuses: Refuses::Nothing, state, scripts, knows_scripts: false }
     }
 
     /// Sets its clock, in microseconds since 1970.
@@ -85,29 +77,22 @@ impl Redis {
     }
 
     /// Runs a script by its hash, which it may not know.
-    pub fn run_known(&mut self, text: &'static str, keys: &[Bytes], args: &[Bytes]) -> Reply {
-        match self.knows_all || self.known.contains(text) {
-            true => self.run_whole(text, keys, args),
-            false => Reply::Error("NOSCRIPT No matching script. Please use EVAL.".to_owned()),
+    pub fn run_script(&mut self, text: &'static str, keys: &[Bytes], args: &[Bytes]) -> Reply {
+        if !self.knows_scripts {
+            return Reply::Error("NOSCRIPT No matching script. Please use EVAL.".to_owned());
         }
-    }
-
-    /// Runs a script by its text, which it knows from then on.
-    pub fn run_whole(&mut self, text: &'static str, keys: &[Bytes], args: &[Bytes]) -> Reply {
-        self.known.insert(text);
         self.state.borrow_mut().begin(self.refuses);
         self.scripts.run(text, keys, args)
     }
 
     /// Knows all scripts from now on: somebody has loaded them.
     pub fn load_scripts(&mut self) {
-        self.knows_all = true;
+        self.knows_scripts = true;
     }
 
     /// Forgets all scripts.
     pub fn flush_scripts(&mut self) {
-        self.known.clear();
-        self.knows_all = false;
+        self.knows_scripts = false;
     }
 
     /// Takes what was published since the last call.
