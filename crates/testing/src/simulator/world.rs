@@ -112,6 +112,11 @@ impl World {
         self.server.handle().stats()
     }
 
+    /// How many connections the server has ended, or has found ended.
+    pub fn closes(&self) -> u64 {
+        self.stats().closed.values().sum()
+    }
+
     /// Notes that a step begins.
     pub fn begin_step(&mut self, step: u64) {
         self.step = step;
