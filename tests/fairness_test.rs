@@ -184,6 +184,63 @@ fn pipelined_requests_take_turns() {
     assert_eq!(at_once + answers(&greedy), 300, "none is forgotten");
 }
 
+/// Pings, one behind the other.
+fn pings(count: usize) -> Vec<u8> {
+    frame(0x81, br#"{"type":"ping"}"#).repeat(count)
+}
+
+/// How many of its pings were answered since the last look.
+fn pongs(client: &MemoryClient) -> usize {
+    String::from_utf8_lossy(&client.read()).matches(r#""type":"pong""#).count()
+}
+
+#[test]
+fn many_that_ask_for_much_wait_for_each_other_and_nobody_else_does() {
+    const COMMANDS: usize = 1000;
+    let mut server = server();
+    let greedy: Vec<MemoryClient> = (0..300).map(|_| client(&mut server)).collect();
+    let quick = client(&mut server);
+    server.settle();
+    quick.read();
+    greedy.iter().for_each(|client| client.write(&pings(COMMANDS)));
+    let (mut answers, mut turns) = (vec![0; greedy.len()], 0);
+    while answers.iter().any(|answers| *answers < COMMANDS) {
+        answers.iter_mut().zip(&greedy).for_each(|(answers, client)| *answers += pongs(client));
+        // Once each of them has shown what it asks for.
+        if answers.iter().all(|answers| *answers > 0) {
+            say(&quick, r#"{"type":"ping"}"#);
+            server.turn();
+            assert!(!quick.read().is_empty(), "an answer in the same turn, number {turns}");
+        }
+        server.turn();
+        turns += 1;
+        assert!(turns < 10_000, "it never ends");
+    }
+    assert!(turns > 50, "{turns} turns: they were no burden");
+}
+
+#[test]
+fn those_that_ask_for_much_are_served_whatever_others_ask() {
+    const COMMANDS: usize = 3000;
+    let mut server = server();
+    let crowd: Vec<MemoryClient> = (0..1000).map(|_| client(&mut server)).collect();
+    let greedy = client(&mut server);
+    server.settle();
+    greedy.read();
+    greedy.write(&pings(COMMANDS));
+    let (mut answers, mut turns) = (0, 0);
+    while answers < COMMANDS {
+        // Each turn brings more than it has time for.
+        crowd.iter().for_each(|client| client.write(&pings(8)));
+        server.turn();
+        crowd.iter().for_each(|client| drop(client.read()));
+        answers += pongs(&greedy);
+        turns += 1;
+        assert!(turns < 200, "{answers} answers in {turns} turns");
+    }
+    assert!(turns > 10, "{turns} turns: it was no burden");
+}
+
 #[test]
 fn a_flood_into_smaller_rooms_does_not_hold_up_a_large_one() {
     let mut server = server();

@@ -47,8 +47,14 @@ bitflags! {
     pub(super) struct Listed: u8 {
         const READY = 1;
         const DIRTY = 1 << 1;
+        /// What it asked for last cost much: it is ready among those of which that is so.
+        const COSTLY = 1 << 2;
     }
 }
+
+/// A turn's requests of one connection that cost as much are costly: some ten messages, or one that
+/// takes as long.
+const COSTLY_READ: usize = 32;
 
 /// What a connection is counted with in [`WorkerCtx::held`], in bytes.
 #[derive(Debug, Clone, Copy, Default)]
@@ -286,8 +292,24 @@ impl ConnIo {
     /// Has the connection read, unless it is paused.
     pub(super) fn list_ready(&mut self, work: &mut WorkLists) {
         if !self.pauses.is_paused() && !self.listed.contains(Listed::READY) {
+            let is_costly = self.listed.contains(Listed::COSTLY);
             self.listed.insert(Listed::READY);
-            work.ready.push(self.slot());
+            let list = if is_costly { &mut work.costly } else { &mut work.ready };
+            list.push(self.slot());
+        }
+    }
+
+    /// Notes what it cost to read from it: whoever asks for much waits from now on with others who
+    /// do.
+    #[inline(always)]
+    pub(super) fn note_cost(&mut self, cost: usize, work: &mut WorkLists) {
+        // To read a part of something says nothing of its sender.
+        if cost > 0 && self.listed.contains(Listed::COSTLY) != (cost >= COSTLY_READ) {
+            self.listed.toggle(Listed::COSTLY);
+            // It is ready for the next turn already if it has not handled all that came.
+            if cost >= COSTLY_READ && work.ready.pop_if(|last| *last == self.slot()).is_some() {
+                work.costly.push(self.slot());
+            }
         }
     }
 

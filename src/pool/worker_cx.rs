@@ -63,6 +63,8 @@ pub(crate) struct WorkerCtx {
 pub(crate) struct WorkLists {
     /// Slots that may have something to read.
     pub(crate) ready: Vec<usize>,
+    /// Likewise, of connections whose last requests were costly.
+    pub(crate) costly: Vec<usize>,
     /// Open connections that are not read because a mailbox is behind.
     pub(crate) parked: Vec<usize>,
     /// Connections in the middle of a message that are not read for want of memory.
