@@ -220,6 +220,41 @@ fn many_that_ask_for_much_wait_for_each_other_and_nobody_else_does() {
 }
 
 #[test]
+fn a_light_request_between_heavy_ones_makes_nobody_light() {
+    const ROUNDS: usize = 60;
+    let mut server = server();
+    let greedy: Vec<MemoryClient> = (0..300).map(|_| client(&mut server)).collect();
+    let quick = client(&mut server);
+    server.settle();
+    quick.read();
+    // Each sends the next as soon as it has its answers, one light request for a heavy one.
+    let mut sent = vec![0_usize; greedy.len()];
+    let mut open = vec![0_usize; greedy.len()];
+    let mut turns = 0;
+    while sent.iter().any(|sent| *sent < ROUNDS) {
+        for ((client, sent), open) in greedy.iter().zip(&mut sent).zip(&mut open) {
+            *open -= pongs(client);
+            if *open == 0 && *sent < ROUNDS {
+                *open = if *sent % 2 == 0 { 200 } else { 1 };
+                client.write(&pings(*open));
+                *sent += 1;
+            }
+        }
+        let is_known = sent.iter().all(|sent| *sent > 1);
+        if is_known {
+            say(&quick, r#"{"type":"ping"}"#);
+        }
+        server.turn();
+        if is_known {
+            turns += 1;
+            assert!(!quick.read().is_empty(), "an answer in the same turn, number {turns}");
+        }
+        assert!(turns < 10_000, "it never ends");
+    }
+    assert!(turns > 300, "{turns} turns: they were no burden");
+}
+
+#[test]
 fn those_that_ask_for_much_are_served_whatever_others_ask() {
     const COMMANDS: usize = 3000;
     let mut server = server();

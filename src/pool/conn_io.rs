@@ -47,14 +47,16 @@ bitflags! {
     pub(super) struct Listed: u8 {
         const READY = 1;
         const DIRTY = 1 << 1;
-        /// What it asked for last cost much: it is ready among those of which that is so.
-        const COSTLY = 1 << 2;
     }
 }
 
-/// A turn's requests of one connection that cost as much are costly: some ten messages, or one that
-/// takes as long.
-const COSTLY_READ: usize = 32;
+/// What a turn's requests of one connection cost at least that are heavy: those of some thirty
+/// messages, or of one that takes as long.
+const HEAVY_COST: usize = 32;
+
+/// How often whoever has sent heavy ones is then read among others who have: a light one between
+/// two of them changes nothing.
+const HEAVY_READS: u8 = 16;
 
 /// What a connection is counted with in [`WorkerCtx::held`], in bytes.
 #[derive(Debug, Clone, Copy, Default)]
@@ -78,6 +80,8 @@ pub(crate) struct ConnIo {
     pub(super) has_backlog: bool,
     pub(super) readiness: Readiness,
     pub(super) listed: Listed,
+    /// How often it is still read among those who ask for much.
+    pub(super) heavy_reads: u8,
     pub(super) pauses: Pauses,
     /// When bytes last came.
     pub(super) last_rx: Millis,
@@ -118,6 +122,7 @@ impl ConnIo {
             has_backlog: false,
             readiness: Readiness::WRITABLE,
             listed: Listed::empty(),
+            heavy_reads: 0,
             pauses: Pauses::NONE,
             last_rx: now,
             last_tx: now,
@@ -292,24 +297,25 @@ impl ConnIo {
     /// Has the connection read, unless it is paused.
     pub(super) fn list_ready(&mut self, work: &mut WorkLists) {
         if !self.pauses.is_paused() && !self.listed.contains(Listed::READY) {
-            let is_costly = self.listed.contains(Listed::COSTLY);
             self.listed.insert(Listed::READY);
-            let list = if is_costly { &mut work.costly } else { &mut work.ready };
+            let list = if self.heavy_reads > 0 { &mut work.heavy } else { &mut work.ready };
             list.push(self.slot());
         }
     }
 
-    /// Notes what it cost to read from it: whoever asks for much waits from now on with others who
-    /// do.
+    /// Notes what it cost to read from it: whoever asks for much is read, for a while, after those
+    /// who ask for little.
     #[inline(always)]
     pub(super) fn note_cost(&mut self, cost: usize, work: &mut WorkLists) {
-        // To read a part of something says nothing of its sender.
-        if cost > 0 && self.listed.contains(Listed::COSTLY) != (cost >= COSTLY_READ) {
-            self.listed.toggle(Listed::COSTLY);
+        if cost >= HEAVY_COST {
+            self.heavy_reads = HEAVY_READS;
             // It is ready for the next turn already if it has not handled all that came.
-            if cost >= COSTLY_READ && work.ready.pop_if(|last| *last == self.slot()).is_some() {
-                work.costly.push(self.slot());
+            if work.ready.pop_if(|last| *last == self.slot()).is_some() {
+                work.heavy.push(self.slot());
             }
+        } else if cost > 0 {
+            // To read a part of something says nothing of its sender.
+            self.heavy_reads = self.heavy_reads.saturating_sub(1);
         }
     }
 

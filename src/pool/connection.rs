@@ -131,6 +131,7 @@ impl Connection {
     /// Reads once and handles what came. `buffer` is the worker's, lent for this call.
     pub(super) fn on_ready(&mut self, cx: &mut WorkerCtx, buffer: &mut [u8]) {
         self.io.listed.remove(Listed::READY);
+        let (spent, was_http) = (cx.spent, self.io.is_http);
         match &mut self.phase {
             Phase::Open(_) if self.io.pauses.is_paused() => return,
             Phase::Open(_) if cx.work.has_backpressure => return self.io.park(&mut cx.work),
@@ -157,6 +158,10 @@ impl Connection {
         }
         let partial = self.partial_bytes();
         self.io.count_input(partial, cx);
+        // What it cost to let a client in says nothing of what it will ask for.
+        if self.io.is_http == was_http {
+            self.io.note_cost(cx.spent - spent, &mut cx.work);
+        }
     }
 
     fn read(&mut self, cx: &mut WorkerCtx, buffer: &mut [u8]) {

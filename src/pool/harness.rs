@@ -284,10 +284,13 @@ impl Harness {
         while let Some(letter) = self.mailbox.take() {
             letters.push(letter);
         }
-        if self.cx.work.ready.is_empty() && self.cx.work.dirty.is_empty() && letters.is_empty() {
+        let has_ready = self.cx.work.has_ready();
+        if !has_ready && self.cx.work.dirty.is_empty() && letters.is_empty() {
             return false;
         }
-        if !std::mem::take(&mut self.cx.work.ready).is_empty() {
+        if has_ready {
+            self.cx.work.ready.clear();
+            self.cx.work.heavy.clear();
             self.conn.on_ready(&mut self.cx, &mut self.buffer);
         }
         for letter in letters {
@@ -300,6 +303,7 @@ impl Harness {
             self.cx.timers.clear(SLOT, &mut self.conn.io.deadline);
             self.cx.leave_all(SLOT);
             self.cx.work.ready.clear();
+            self.cx.work.heavy.clear();
         }
         true
     }

@@ -88,6 +88,7 @@ impl Open {
         transport.begin(waited_ms, io, cx);
         io.list_dirty(&mut cx.work);
         io.is_http = false;
+        io.heavy_reads = 0;
         io.access = Access::begin(io.bytes_sent, route, cx);
         // A client cannot be silent before it was let in.
         io.last_rx = cx.now;

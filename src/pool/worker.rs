@@ -237,8 +237,7 @@ impl Worker {
     /// Whether the next turn has something to do that no event or letter brings.
     fn is_busy(&self) -> bool {
         let work = &self.cx.work;
-        let has_input = !work.ready.is_empty() || !work.costly.is_empty();
-        let has_work = has_input || work.has_unwritten() || !work.gone.is_empty();
+        let has_work = work.has_ready() || work.has_unwritten() || !work.gone.is_empty();
         has_work || !self.cx.fanouts.is_empty() || self.rechecking.is_some()
     }
 

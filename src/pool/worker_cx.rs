@@ -63,8 +63,8 @@ pub(crate) struct WorkerCtx {
 pub(crate) struct WorkLists {
     /// Slots that may have something to read.
     pub(crate) ready: Vec<usize>,
-    /// Likewise, of connections whose last requests were costly.
-    pub(crate) costly: Vec<usize>,
+    /// Likewise, of connections that have asked for much lately.
+    pub(crate) heavy: Vec<usize>,
     /// Open connections that are not read because a mailbox is behind.
     pub(crate) parked: Vec<usize>,
     /// Connections in the middle of a message that are not read for want of memory.
@@ -84,6 +84,11 @@ pub(crate) struct WorkLists {
 }
 
 impl WorkLists {
+    /// Whether a slot may have something to read.
+    pub(crate) fn has_ready(&self) -> bool {
+        !self.ready.is_empty() || !self.heavy.is_empty()
+    }
+
     /// Whether a slot waits to be written to.
     pub(crate) fn has_unwritten(&self) -> bool {
         !self.dirty.is_empty() || !self.unwritten.is_empty()

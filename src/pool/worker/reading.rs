@@ -8,24 +8,24 @@ use super::Worker;
 const READ_COST_PER_TURN_MAX: usize = 3072;
 
 impl Worker {
-    /// Reads from the connections that are ready, up to what a turn may cost. Those whose last
-    /// requests were costly come after the others, and half of the turn is theirs: a thousand that
-    /// ask for much wait for each other, and not everybody for all of them.
+    /// Reads from the connections that are ready, up to what a turn may cost. Those that have asked
+    /// for much lately come after the others, and half of the turn is theirs: a thousand of them
+    /// wait for each other, and not everybody for all of them.
     pub(super) fn read(&mut self, buffer: &mut [u8]) {
         self.cx.begin_turn();
         // While messages wait to go out, more of them only wait longer, and everybody with them.
         let has_backlog = !self.cx.fanouts.is_empty() || !self.cx.work.unwritten.is_empty();
         let cost_max = READ_COST_PER_TURN_MAX / if has_backlog { 2 } else { 1 };
         let mut ready = std::mem::take(&mut self.cx.work.ready);
-        if self.cx.work.costly.is_empty() {
+        if self.cx.work.heavy.is_empty() {
             self.read_some(&mut ready, cost_max, buffer);
         } else {
             // Taken before, so that nobody is read twice.
-            let mut costly = std::mem::take(&mut self.cx.work.costly);
+            let mut heavy = std::mem::take(&mut self.cx.work.heavy);
             self.read_some(&mut ready, cost_max / 2, buffer);
-            self.read_some(&mut costly, cost_max, buffer);
-            costly.append(&mut self.cx.work.costly);
-            self.cx.work.costly = costly;
+            self.read_some(&mut heavy, cost_max, buffer);
+            heavy.append(&mut self.cx.work.heavy);
+            self.cx.work.heavy = heavy;
         }
         if !self.cx.work.ready.is_empty() {
             ready.append(&mut self.cx.work.ready);
@@ -38,15 +38,13 @@ impl Worker {
     fn read_some(&mut self, slots: &mut Vec<usize>, cost_max: usize, buffer: &mut [u8]) {
         let mut reached = 0;
         for slot in slots.iter() {
-            let spent = self.cx.spent;
-            if spent >= cost_max && reached > 0 {
+            if self.cx.spent >= cost_max && reached > 0 {
                 break;
             }
             reached += 1;
             if let Some(conn) = self.conns.get_mut(*slot) {
                 self.cx.progress.come_to(conn.phase.number());
                 conn.on_ready(&mut self.cx, buffer);
-                conn.io.note_cost(self.cx.spent - spent, &mut self.cx.work);
             }
         }
         if reached < slots.len() {
