@@ -86,6 +86,9 @@ fn seeds_that_found_something_keep_every_promise() {
     // A resume names rooms that the rules took its client out of, after the bound was lowered.
     run(1_795_872_562_632_199_178, 1500, 20);
     run(500_002, 1500, 20);
+    // A session is away again already, and its token is revoked, before its client has read that it
+    // was resumed.
+    run(1_795_894_616_993_394_469, 1000, 40);
 }
 
 #[test]

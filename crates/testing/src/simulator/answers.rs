@@ -422,7 +422,8 @@ impl Client {
             is_unsure: before.is_unsure,
             was_resumed: true,
             lost_ms: None,
-            is_gone: false,
+            // Its token was revoked since, which may have found the session away again already.
+            is_gone: self.was_revoked,
             message_bytes_max: self
                 .fresh
                 .as_ref()
