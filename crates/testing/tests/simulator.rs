@@ -89,6 +89,8 @@ fn seeds_that_found_something_keep_every_promise() {
     // A session is away again already, and its token is revoked, before its client has read that it
     // was resumed.
     run(1_795_894_616_993_394_469, 1000, 40);
+    // Its token was sent before its connection was lost, and read when it had ended.
+    run(1_795_897_208_774_885_516, 1000, 8);
 }
 
 #[test]

@@ -424,6 +424,7 @@ impl Client {
             lost_ms: None,
             // Its token was revoked since, which may have found the session away again already.
             is_gone: self.was_revoked,
+            ends_from_ms: None,
             message_bytes_max: self
                 .fresh
                 .as_ref()

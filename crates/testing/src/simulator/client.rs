@@ -170,6 +170,8 @@ pub struct Session {
     pub lost_ms: Option<u64>,
     /// The server may have ended it: it was revoked, or its server left nothing to the next one.
     pub is_gone: bool,
+    /// From when on the server may have read a token of it too late, which ends it untold.
+    pub ends_from_ms: Option<u64>,
     /// The longest message that it was told it may send.
     pub message_bytes_max: usize,
 }
@@ -365,11 +367,12 @@ impl Client {
             let is_late = self.was_delayed || self.was_slow;
             session.lost_ms.get_or_insert(if is_late { 0 } else { scene.now_ms });
             session.is_unsure |= asked.iter().any(|(_, asked)| asked.changes_rooms());
-            // A token that comes too late ends it, and the client has not read that.
-            session.is_gone |= asked.iter().any(|(_, asked)| match asked {
-                Asked::Auth { token, .. } => scene.now_ms >= token.expires_ms,
-                _ => false,
+            // A token that comes too late ends it, and the client does not read that.
+            let sent = asked.iter().filter_map(|(_, asked)| match asked {
+                Asked::Auth { token, .. } => Some(token.expires_ms),
+                _ => None,
             });
+            session.ends_from_ms = session.ends_from_ms.into_iter().chain(sent).min();
             // It may have been taken out of rooms, and not have read that.
             session.is_unsure |= !scene.plan.earlier.is_empty();
             let again = asked.into_iter().map(|(_, asked)| asked);

@@ -207,6 +207,7 @@ impl Client {
             was_resumed: false,
             lost_ms: None,
             is_gone: false,
+            ends_from_ms: None,
             message_bytes_max: welcome.max_message_bytes,
         };
         if let (Some(room), Some(epoch), Some(seq)) = at {

@@ -132,7 +132,9 @@ impl Client {
         let lost_ms = self.session.as_ref().and_then(|session| session.lost_ms);
         let away_ms = lost_ms.map_or(0, |lost| scene.now_ms - lost);
         let window_ms = config.resume_window.as_millis() as u64;
-        let is_gone = self.session.as_ref().is_some_and(|session| session.is_gone);
+        let is_gone = self.session.as_ref().is_some_and(|session| {
+            session.is_gone || session.ends_from_ms.is_some_and(|from| scene.now_ms >= from)
+        });
         let is_kept = config.max_away_sessions > 1000 && !is_gone && !scene.plan.was_tight;
         if away_ms < window_ms && is_kept {
             let seen = format!("unrecoverable after {away_ms} ms of {window_ms}");
