@@ -187,6 +187,9 @@ fn a_cluster_keeps_every_promise_whatever_befalls_its_links() {
 fn seeds_of_clusters_that_found_something_keep_every_promise() {
     // Redis had forgotten a script, so that who comes was shown behind its leaving.
     run_cluster(1_795_891_295_480_378_795, 2000, 30);
+    // A direct message that a node had held while it was cut off went out without a fence, because
+    // its sender had gone on at another node.
+    run_cluster(1_795_897_295_279_813_453, 2000, 6);
     for (seed, steps, clients) in [
         // A session was written down late, behind a later one, for the same reason.
         (8_842_000_215, 800, 30),

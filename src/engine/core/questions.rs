@@ -187,19 +187,15 @@ impl Core {
         let may_make = may_make || rooms.iter().all(|room| self.is_here(room));
         let by = by.clone();
         let shard = rooms.first().map_or(0, |room| self.shard_of(room));
-        let fence = match by.session() {
-            None => None,
-            Some(session) => match self.fence_of(session, shard) {
-                Some(fence) => Some(fence),
-                None => return self.answer(asked, Err(RoomError::TakenOver)),
-            },
+        let Some(fence) = self.fence_of_sender(&by, shard) else {
+            return self.answer(asked, Err(RoomError::TakenOver));
         };
         let result_id = id.unwrap_or_else(|| self.own_id(&asked));
         let result = self.names.result(&rooms, &by, result_id);
         let session_key = by.session().map(|by| self.names.session(by.client_id));
         let mut keys = vec![session_key.unwrap_or_else(|| bytes("-")), result];
         let mut args = vec![
-            fence.map(number).unwrap_or_default(),
+            fence,
             self.shards[shard].generation(),
             flag(may_make),
             number(self.id_kept_ms(id)),
@@ -223,11 +219,22 @@ impl Core {
         self.order(shard, &scripts::PUBLISH, keys, args, Sent::Question { asked, is_again });
     }
 
+    /// What a script is given as the fence of a sender's session: nothing for one without a session,
+    /// and `None` if the session is not here any more.
+    fn fence_of_sender(&mut self, by: &By, shard: usize) -> Option<Bytes> {
+        match by.session() {
+            None => Some(Bytes::new()),
+            Some(session) => self.fence_of(session, shard).map(number),
+        }
+    }
+
     fn direct(&mut self, asked: Box<Asked>, is_again: bool) {
         let Question::Direct { by, to, message, id } = &asked.question else { return };
         let (by, to, message, id) = (by.clone(), *to, message.clone(), *id);
         let shard = self.home_of(to);
-        let fence = by.session().and_then(|session| self.fence_of(session, shard));
+        let Some(fence) = self.fence_of_sender(&by, shard) else {
+            return self.answer(asked, Err(RoomError::TakenOver));
+        };
         // A receiver that has just come is not known to Redis yet.
         if !self.sessions.contains_key(&to)
             && let Some(session) = self.hub.sessions.find(&to)
@@ -244,7 +251,7 @@ impl Core {
         ];
         let InboxBounds { messages_max, bytes_max } = self.inbox_bounds();
         let args = vec![
-            fence.map(number).unwrap_or_default(),
+            fence,
             number(self.id_kept_ms(id)),
             number(messages_max),
             number(bytes_max),
