@@ -311,8 +311,8 @@ impl Chat {
                 let messages = joined.map(|joined| &joined.replay[..]);
                 let body = answers::resumed(&resumed, &token);
                 answer_ok(ctx, &ok_with_messages(reference.as_deref(), body, messages));
-                for direct in &resumed.directs {
-                    ctx.send_prepared(direct);
+                for frame in resumed.notices.iter().chain(&resumed.directs) {
+                    ctx.send_prepared(frame);
                 }
             }
             // Most likely nobody is there any more. If somebody is, the session is not lost: the

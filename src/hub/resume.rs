@@ -52,6 +52,9 @@ pub struct Resumed {
     pub direct_seq: u64,
     /// Whether `directs` has all direct messages that the client missed.
     pub directs_recovered: bool,
+    /// For each pattern that matches a room which the session could not join for want of a place,
+    /// what the handler makes of a [`Notice::Unmatched`]: to be sent behind the answer.
+    pub notices: Vec<PreparedFrame>,
 }
 
 /// One room of a resumed session.
@@ -107,7 +110,6 @@ impl Hub {
             .ok_or(RoomError::NoSuchSession)?;
         let identity = fresh.identity();
         let user = identity.as_ref().map(|identity| &*identity.user);
-        let mut notices = Vec::new();
         // The connection is one of its user's, whichever session it is attached to.
         let mut user_token = fresh.state.lock().user_token.take();
         let resumed = self.lock_session(&session, conn, |locked| {
@@ -149,10 +151,10 @@ impl Hub {
                 observe(&session, &ServerEvent::Connected { client_id, user, resumed: true });
             }
             let (rooms, unmatched) = locked.take_up_rooms(positions, fresh.client_id);
-            for (pattern, room) in &unmatched {
-                let notice = Notice::Unmatched { pattern, room };
-                notices.extend(format_notice(&**session.formatter(), &notice));
-            }
+            let unmatched = unmatched.iter().filter_map(|(pattern, room)| {
+                format_notice(&**session.formatter(), &Notice::Unmatched { pattern, room })
+            });
+            let notices = unmatched.collect();
             let missed = locked.take_up_inbox(direct_seq);
             Ok(Resumed {
                 client_id: session.client_id,
@@ -162,6 +164,7 @@ impl Hub {
                 directs: missed.messages,
                 direct_seq: missed.seq,
                 directs_recovered: missed.is_complete,
+                notices,
             })
         });
         fresh.state.lock().user_token = user_token;
@@ -172,10 +175,6 @@ impl Hub {
         behind |= self.finish(&fresh, Attachment::To(id));
         if behind {
             conn.on_backpressure();
-        }
-        for frame in notices {
-            // A full mailbox drops this notice. The answer lists the rooms anyway.
-            self.mailboxes.send(id, frame);
         }
         Ok(resumed)
     }

@@ -91,6 +91,8 @@ fn seeds_that_found_something_keep_every_promise() {
     run(1_795_894_616_993_394_469, 1000, 40);
     // Its token was sent before its connection was lost, and read when it had ended.
     run(1_795_897_208_774_885_516, 1000, 8);
+    // What a resume had to tell of rooms without a place was dropped where a mailbox was full.
+    run(1_795_897_601_227_154_653, 1000, 40);
 }
 
 #[test]
