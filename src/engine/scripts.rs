@@ -22,13 +22,13 @@ scripts! {
     OPEN = "open" + "time" + "room";
     PUBLISH = "publish" + "time" + "sender" + "room";
     PRESENCE = "presence" + "version";
-    SAVE = "save" + "time" + "version";
+    SAVE = "save" + "time" + "version" + "leave";
     TAKE = "take" + "time";
     FENCE = "fence" + "time";
-    END = "end";
+    END = "end" + "time" + "version" + "leave";
     RETURN = "return" + "time";
     DIRECT = "direct" + "time" + "sender";
     BEAT = "beat" + "time";
     ORPHAN = "orphan" + "time";
-    REAP = "reap" + "time" + "version";
+    REAP = "reap" + "time" + "version" + "leave";
 }

@@ -198,6 +198,8 @@ fn seeds_of_clusters_that_found_something_keep_every_promise() {
         // A session that a failover had given back to its earlier node ended there, and with it
         // what that node knew of the client, which was in the room by another node.
         (1_795_891_331_896_367_009, 400, 6),
+        // A session ended at a server that took over and still had it in a room that it had left.
+        (1_795_897_208_776_130_361, 2000, 6),
     ] {
         let report = Cluster::new(cluster::Plan::draw(seed, steps, clients)).run();
         assert!(report.broken.is_none(), "{report}");

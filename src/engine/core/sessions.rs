@@ -263,7 +263,7 @@ impl Core {
             self.names.inbox(client),
             self.names.sessions_of(&node),
         ];
-        let args = vec![number(client), number(fence)];
+        let args = vec![number(client), number(fence), bytes(&node), self.names.prefix()];
         self.order(shard, &scripts::END, keys, args, Sent::End { client, fence });
     }
 

@@ -1,14 +1,17 @@
--- Ends a session, unless another node has taken it up. Of one that has moved the fence stays for a
--- while: a node that had it before and has not heard of it would write it down again.
+-- Ends a session, unless another node has taken it up. Its client leaves the rooms that are in its
+-- list still, as some are where a server took over that had missed the last moments. Of one that has
+-- moved the fence stays for a while: a node that had it before and has not heard of it would write
+-- it down again.
 --
 -- KEYS: session, its direct messages, sessions of the node
--- ARGV: client, fence
+-- ARGV: client, fence, node, prefix of all keys
 local FENCE_KEPT_MS = 300000
 
-local fields = redis.call('HMGET', KEYS[1], 'f', 't')
+local fields = redis.call('HMGET', KEYS[1], 'f', 't', 'm')
 if fields[1] ~= ARGV[2] then
   return 0
 end
+leave_rooms(ARGV[4], ARGV[1], ARGV[2], ARGV[3], fields[3] or '', {})
 redis.call('DEL', KEYS[1], KEYS[2])
 if fields[2] then
   redis.call('HSET', KEYS[1], 'f', ARGV[2])

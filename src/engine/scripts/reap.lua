@@ -11,16 +11,7 @@ for _, client in ipairs(due) do
   local session = ARGV[1] .. ':s:' .. client
   local fields = redis.call('HMGET', session, 'n', 'm', 'f', 'p')
   if fields[1] == '' then
-    for room in string.gmatch(fields[2] or '', '[^\n]+') do
-      local key = ARGV[1] .. ':{' .. room .. '}'
-      if redis.call('HEXISTS', key .. ':p', client) == 1 then
-        -- What may fail comes first: scripts are not rolled back.
-        local version = next_version(key .. ':m')
-        redis.call('HDEL', key .. ':p', client)
-        redis.call('PUBLISH', key .. ':c', 'L' .. digits(version) .. ' ' .. client ..
-          ' ' .. fields[3] .. ' \n')
-      end
-    end
+    leave_rooms(ARGV[1], client, fields[3], '', fields[2] or '', {})
     redis.call('DEL', session, session .. ':d')
     if fields[4] and fields[4] ~= '' then
       ended = ended + 1

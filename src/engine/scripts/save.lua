@@ -1,6 +1,5 @@
--- Writes a session down. One that another node has taken up since is left as it is. Its client is
--- taken out of the rooms that were in its list and are not any more: its node tells so before, which
--- may be lost with the node, or with a server that another one takes over from.
+-- Writes a session down. One that another node has taken up since is left as it is. Its client
+-- leaves the rooms that were in its list and are not any more.
 --
 -- KEYS: session, sessions of the node, sessions that nobody has, nodes
 -- ARGV: client, node, fence, hash of its secret, route, record, its rooms (a name a line), since when
@@ -39,15 +38,6 @@ if before ~= ARGV[7] then
   for room in string.gmatch(ARGV[7], '[^\n]+') do
     is_in[room] = true
   end
-  for room in string.gmatch(before, '[^\n]+') do
-    local key = ARGV[14] .. ':{' .. room .. '}'
-    local shown = not is_in[room] and redis.call('HGET', key .. ':p', ARGV[1])
-    if shown and tonumber(string.match(shown, '^%d+')) <= tonumber(ARGV[3]) then
-      local version = next_version(key .. ':m')
-      redis.call('HDEL', key .. ':p', ARGV[1])
-      redis.call('PUBLISH', key .. ':c', 'L' .. digits(version) .. ' ' .. ARGV[1] .. ' ' ..
-        ARGV[3] .. ' ' .. ARGV[2] .. '\n')
-    end
-  end
+  leave_rooms(ARGV[14], ARGV[1], ARGV[3], ARGV[2], before, is_in)
 end
 return { 1, last }
