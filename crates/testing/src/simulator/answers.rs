@@ -124,18 +124,16 @@ impl Client {
             }
             Asked::Presence { room, watch } => {
                 let answer: answer::Members<'_> = parse(self, text)?;
-                let members: BTreeSet<String> = ids(&answer.members);
-                let count = answer.count;
-                scene.seen.push(Seen::Census {
-                    room: room.clone(),
-                    members: members.clone(),
-                    count,
-                });
+                let (members, count) = (ids(&answer.members), answer.count);
+                scene.seen.push(Seen::Census { room: room.clone(), members, count });
                 let view = self.current_mut().and_then(|session| session.rooms.get_mut(&room));
                 if let (Some(view), Some(watch)) = (view, watch) {
                     let begins = watch && !view.watching;
                     view.watching = watch;
-                    view.roster = if begins { Some(members) } else { view.roster.take() };
+                    view.roster = match begins {
+                        true => roster(Some(&answer.members), Some(count)),
+                        false => view.roster.take(),
+                    };
                 }
                 Ok(())
             }
@@ -211,7 +209,7 @@ impl Client {
         self.check_recovery(room, since, at, messages, 0, scene)?;
         let mut view = View::new(&joined.epoch, joined.seq, joined.overflow);
         view.watching = watch;
-        view.roster = joined.members.as_deref().map(ids);
+        view.roster = roster(joined.members.as_deref(), joined.count);
         if watch != joined.members.is_some() {
             return Err(self.broken(AGREES, format!("members of {room}: {:?}", joined.count)));
         }
@@ -468,7 +466,7 @@ impl Client {
             }
             view.by_pattern = earlier.map_or_else(is_matched, |view| view.by_pattern);
             view.watching = answer.members.is_some();
-            view.roster = answer.members.as_deref().map(ids);
+            view.roster = roster(answer.members.as_deref(), answer.count);
             if !before.is_unsure && earlier.is_some_and(|view| view.watching) != view.watching {
                 return Err(self.broken("a resumed client watches what it watched", room));
             }
@@ -492,6 +490,14 @@ impl Client {
         (self.session, self.is_resuming) = (Some(session), false);
         Ok(())
     }
+}
+
+/// Who is there, if all who are have been listed: a page has a bound.
+fn roster(
+    members: Option<&[answer::Member<'_>]>,
+    count: Option<usize>,
+) -> Option<BTreeSet<String>> {
+    members.filter(|members| count == Some(members.len())).map(ids)
 }
 
 fn ids(members: &[answer::Member<'_>]) -> BTreeSet<String> {
