@@ -219,7 +219,7 @@ impl Core {
         self.order(shard, &scripts::PUBLISH, keys, args, Sent::Question { asked, is_again });
     }
 
-    /// What a script is given as the fence of a sender's session: nothing for one without a session,
+    /// What a script is given as the fence of a sender's session: nothing for a sender without one,
     /// and `None` if the session is not here any more.
     fn fence_of_sender(&mut self, by: &By, shard: usize) -> Option<Bytes> {
         match by.session() {

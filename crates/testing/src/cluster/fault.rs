@@ -104,6 +104,8 @@ impl Cluster {
 
     fn flush_scripts(&mut self) -> Verdict {
         self.say("Redis forgets its scripts".to_owned());
+        // Each node that asks for one makes its link anew.
+        self.trouble(1000);
         self.cloud.primary().redis.flush_scripts();
         Ok(())
     }

@@ -1,12 +1,12 @@
 //! What a client makes of the answers to its commands, and what such an answer may say.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use rusty_socks_protocol::{ErrorCode, Head, Message, answer};
 use serde_json::value::RawValue;
 
 use super::{
-    client::{Broken, Client, Scene, Seen, Session, Verdict, View},
+    client::{Broken, Client, Scene, Seen, Session, Verdict, View, ids},
     command::Asked,
     hear::{ALLOWED, parse, plain},
     tokens::{Act, Token},
@@ -128,12 +128,10 @@ impl Client {
                 scene.seen.push(Seen::Census { room: room.clone(), members, count });
                 let view = self.current_mut().and_then(|session| session.rooms.get_mut(&room));
                 if let (Some(view), Some(watch)) = (view, watch) {
-                    let begins = watch && !view.watching;
+                    if watch && !view.watching {
+                        view.list(Some(&answer.members), Some(count));
+                    }
                     view.watching = watch;
-                    view.roster = match begins {
-                        true => roster(Some(&answer.members), Some(count)),
-                        false => view.roster.take(),
-                    };
                 }
                 Ok(())
             }
@@ -209,7 +207,7 @@ impl Client {
         self.check_recovery(room, since, at, messages, 0, scene)?;
         let mut view = View::new(&joined.epoch, joined.seq, joined.overflow);
         view.watching = watch;
-        view.roster = roster(joined.members.as_deref(), joined.count);
+        view.list(joined.members.as_deref(), joined.count);
         if watch != joined.members.is_some() {
             return Err(self.broken(AGREES, format!("members of {room}: {:?}", joined.count)));
         }
@@ -466,7 +464,7 @@ impl Client {
             }
             view.by_pattern = earlier.map_or_else(is_matched, |view| view.by_pattern);
             view.watching = answer.members.is_some();
-            view.roster = roster(answer.members.as_deref(), answer.count);
+            view.list(answer.members.as_deref(), answer.count);
             if !before.is_unsure && earlier.is_some_and(|view| view.watching) != view.watching {
                 return Err(self.broken("a resumed client watches what it watched", room));
             }
@@ -490,16 +488,4 @@ impl Client {
         (self.session, self.is_resuming) = (Some(session), false);
         Ok(())
     }
-}
-
-/// Who is there, if all who are have been listed: a page has a bound.
-fn roster(
-    members: Option<&[answer::Member<'_>]>,
-    count: Option<usize>,
-) -> Option<BTreeSet<String>> {
-    members.filter(|members| count == Some(members.len())).map(ids)
-}
-
-fn ids(members: &[answer::Member<'_>]) -> BTreeSet<String> {
-    members.iter().map(|member| member.client_id.to_string()).collect()
 }

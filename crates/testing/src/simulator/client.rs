@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use rusty_socks::Config;
-use rusty_socks_protocol::Overflow;
+use rusty_socks_protocol::{Overflow, answer::Member};
 
 use super::{
     command::{Asked, Command},
@@ -120,6 +120,12 @@ impl View {
         }
     }
 
+    /// Takes in who is there, if all who are have been listed: a page has a bound.
+    pub fn list(&mut self, members: Option<&[Member<'_>]>, count: Option<usize>) {
+        let whole = members.filter(|members| count == Some(members.len()));
+        self.roster = whole.map(ids);
+    }
+
     /// The first number behind `last` that nothing accounts for, below `before`.
     pub fn hole(&self, before: u64) -> Option<u64> {
         (self.last + 1..before).find(|seq| !self.own.contains(seq))
@@ -174,6 +180,11 @@ pub struct Session {
     pub ends_from_ms: Option<u64>,
     /// The longest message that it was told it may send.
     pub message_bytes_max: usize,
+}
+
+/// The ids of members.
+pub(super) fn ids(members: &[Member<'_>]) -> BTreeSet<String> {
+    members.iter().map(|member| member.client_id.to_string()).collect()
 }
 
 /// A client that keeps the protocol.
