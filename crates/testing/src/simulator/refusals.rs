@@ -67,6 +67,8 @@ impl Client {
                 | Asked::Broadcast { .. },
                 ErrorCode::Overloaded,
             ) => is_small,
+            // A page takes memory.
+            (Asked::History { .. }, ErrorCode::Overloaded) => scene.plan.was_tight,
             // Few may be on their way to one client, and none to one that is far behind.
             (Asked::Direct { .. }, ErrorCode::Overloaded) => {
                 let is_tight = config.buffer < 1000 || config.buffer_bytes < 1 << 20;
