@@ -5,14 +5,22 @@
 
 mod support;
 
-use std::time::Duration;
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
 
 use rusty_socks::{
-    Config, Server,
+    Config, Context, Message, Server, ServerHandle,
     chat::Chat,
     stepped::{MemoryClient, SteppedServer},
 };
-use support::{frame, upgrade_head};
+use support::{TestServer, config, frame, upgrade_head};
 
 /// More members than are delivered to in one slice, twice over.
 const CROWD: usize = 2500;
@@ -47,9 +55,17 @@ fn join(client: &MemoryClient, room: &str) {
     say(client, &format!(r#"{{"type":"join","room":"{room}"}}"#));
 }
 
+/// What the client was sent since the last look.
+fn read(client: &MemoryClient) -> String {
+    String::from_utf8_lossy(&client.read()).into_owned()
+}
+
 /// The contents of the messages that the client was sent since the last look.
 fn contents(client: &MemoryClient) -> Vec<String> {
-    let text = String::from_utf8_lossy(&client.read()).into_owned();
+    contents_of(&read(client))
+}
+
+fn contents_of(text: &str) -> Vec<String> {
     let parts = text.split(r#""content":""#).skip(1);
     parts.map(|part| part.split('"').next().unwrap_or_default().to_owned()).collect()
 }
@@ -191,7 +207,11 @@ fn pings(count: usize) -> Vec<u8> {
 
 /// How many of its pings were answered since the last look.
 fn pongs(client: &MemoryClient) -> usize {
-    String::from_utf8_lossy(&client.read()).matches(r#""type":"pong""#).count()
+    pongs_of(&read(client))
+}
+
+fn pongs_of(text: &str) -> usize {
+    text.matches(r#""type":"pong""#).count()
 }
 
 #[test]
@@ -274,6 +294,91 @@ fn those_that_ask_for_much_are_served_whatever_others_ask() {
         assert!(turns < 200, "{answers} answers in {turns} turns");
     }
     assert!(turns > 10, "{turns} turns: it was no burden");
+}
+
+#[test]
+fn what_a_turn_has_no_time_for_comes_in_the_next_ones() {
+    const MESSAGES: usize = 20;
+    let mut server = server();
+    let clients: Vec<MemoryClient> = (0..300).map(|_| client(&mut server)).collect();
+    let sender = client(&mut server);
+    server.settle();
+    clients.iter().chain([&sender]).for_each(|client| join(client, "tea"));
+    server.settle();
+    clients.iter().for_each(|client| drop(client.read()));
+    // Some of them have shown that they ask for much, so that both parts of the reading are there.
+    let greedy = &clients[..20];
+    greedy.iter().for_each(|client| client.write(&pings(1000)));
+    server.turn();
+    server.limit_turns(1);
+    for number in 0..MESSAGES {
+        say(&sender, &format!(r#"{{"room":"tea","content":"{number}"}}"#));
+    }
+    let mut answers: Vec<usize> = greedy.iter().map(pongs).collect();
+    let mut got = vec![Vec::new(); clients.len()];
+    let (mut turns, mut idle) = (0, 0);
+    while got.iter().any(|got| got.len() < MESSAGES) || answers.iter().any(|of| *of < 1000) {
+        server.turn();
+        let mut served = 0;
+        for (nth, client) in clients.iter().enumerate() {
+            let text = read(client);
+            served += usize::from(!text.is_empty());
+            got[nth].extend(contents_of(&text));
+            if let Some(answers) = answers.get_mut(nth) {
+                *answers += pongs_of(&text);
+            }
+        }
+        assert!(served <= 2 * 4, "{served} sockets were written to in a turn");
+        idle = if served == 0 { idle + 1 } else { 0 };
+        assert!(idle < 10, "nobody gets anything");
+        turns += 1;
+        assert!(turns < 100_000, "it never ends");
+    }
+    let expected: Vec<String> = (0..MESSAGES).map(|number| number.to_string()).collect();
+    assert!(got.iter().all(|got| *got == expected), "each has all, once and in order");
+    assert!(turns > 300, "{turns} turns: they had time for more");
+    server.limit_turns(usize::MAX);
+    server.settle();
+    assert!(clients.iter().all(|client| client.unread() == 0));
+}
+
+#[test]
+fn a_turn_ends_before_all_is_read_where_requests_take_long() {
+    const CLIENTS: usize = 64;
+    let handle = Arc::new(OnceLock::<ServerHandle>::new());
+    let (all_sent, seen) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
+    let slow = {
+        let (handle, all_sent, seen) = (handle.clone(), all_sent.clone(), seen.clone());
+        move |ctx: &mut Context<'_, ()>, message: Message<'_>| {
+            let began = Instant::now();
+            if message.as_text() == Some("wait") {
+                while !all_sent.load(Ordering::Relaxed) && began.elapsed() < Duration::from_secs(20)
+                {
+                    thread::yield_now();
+                }
+            } else {
+                while began.elapsed() < Duration::from_millis(1) {}
+                let turns = handle.get().map(|handle| handle.stats().turns);
+                seen.lock().unwrap().push(turns);
+            }
+            ctx.send(message);
+        }
+    };
+    let config = Config { thread_pool_size: 1, ..config() };
+    let server = Server::builder().route("/slow", slow).config(config).bind().unwrap();
+    let server = TestServer::run(server);
+    handle.set(server.handle.clone()).unwrap();
+    let mut first = server.connect("/slow");
+    let mut others: Vec<_> = (0..CLIENTS).map(|_| server.connect("/slow")).collect();
+    first.send("wait");
+    // The next poll finds all of them ready at once.
+    others.iter_mut().for_each(|client| client.send("x"));
+    all_sent.store(true, Ordering::Relaxed);
+    others.iter_mut().chain([&mut first]).for_each(|client| drop(client.next()));
+    let seen = seen.lock().unwrap();
+    let turns: BTreeSet<_> = seen.iter().collect();
+    assert_eq!(seen.len(), CLIENTS);
+    assert!(turns.len() > 1, "all in one turn of {CLIENTS} ms");
 }
 
 #[test]

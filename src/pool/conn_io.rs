@@ -307,6 +307,14 @@ impl ConnIo {
     /// who ask for little.
     #[inline(always)]
     pub(super) fn note_cost(&mut self, cost: usize, work: &mut WorkLists) {
+        if cost >= HEAVY_COST || self.heavy_reads > 0 {
+            self.note_heavy(cost, work);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn note_heavy(&mut self, cost: usize, work: &mut WorkLists) {
         if cost >= HEAVY_COST {
             self.heavy_reads = HEAVY_READS;
             // It is ready for the next turn already if it has not handled all that came.

@@ -35,6 +35,7 @@ use crate::limits::owners::OwnerToken;
 use crate::metrics::Refusals;
 use draining::Draining;
 use memory_watch::MemoryWatch;
+use step_time::StepTime;
 
 mod deliveries;
 mod draining;
@@ -45,6 +46,7 @@ mod reading;
 mod reap;
 mod rechecks;
 mod shedding;
+mod step_time;
 pub(crate) mod stepped;
 mod writes;
 
@@ -107,6 +109,7 @@ pub(crate) struct Worker {
     next_stall_report: Millis,
     memory: MemoryWatch,
     reported: Refusals,
+    step_time: StepTime,
     /// What the deliveries of this turn have cost so far, without the writes.
     deliveries: usize,
     /// Messages of a room that were taken and not delivered yet; none between two turns.
@@ -128,6 +131,7 @@ impl Worker {
         shared: Arc<Shared>,
         worker: usize,
     ) -> Worker {
+        let step_time = StepTime::new(shared.hub.clock.is_machine());
         Worker {
             poll,
             mailbox,
@@ -142,6 +146,7 @@ impl Worker {
             next_stall_report: 0,
             memory: MemoryWatch::default(),
             reported: Refusals::default(),
+            step_time,
             deliveries: 0,
             gathered: Gathered::default(),
             rechecking: None,

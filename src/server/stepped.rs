@@ -314,6 +314,13 @@ impl SteppedServer {
         restart::leave(&self.shared)
     }
 
+    /// Has the turns of all workers end reading and writing after `sockets_max` sockets, as those
+    /// of a slow machine do, and after one at least. What is left is for the turns that follow.
+    /// More than 16 is no limit.
+    pub fn limit_turns(&mut self, sockets_max: usize) {
+        self.workers.iter_mut().for_each(|stepped| stepped.worker.limit_turns(sockets_max));
+    }
+
     /// Moves all clocks forward. Timers that are due run in the next turn.
     pub fn advance(&mut self, by: Duration) {
         self.workers.iter_mut().for_each(|stepped| stepped.worker.advance(by));

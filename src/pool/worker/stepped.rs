@@ -73,6 +73,11 @@ impl Worker {
         self.conns.iter().map(|(_, conn)| conn.io.outbox.bytes()).max().unwrap_or_default()
     }
 
+    /// Has each turn end its reading and its writing after so many sockets.
+    pub(crate) fn limit_turns(&mut self, sockets_max: usize) {
+        self.step_time.limit(sockets_max);
+    }
+
     /// Lets time pass. Deadlines are looked at in the next turn.
     pub(crate) fn advance(&mut self, by: Duration) {
         self.cx.now += by.as_millis() as Millis;

@@ -1,6 +1,8 @@
 //! What a worker writes in a turn, and who waits for the next.
 
-use super::Worker;
+use std::time::Duration;
+
+use super::{Worker, step_time::STEP_TIME_MAX};
 use crate::{hub::conn_id::ConnId, pool::worker_cx::WorkLists};
 
 /// Sockets written to in one turn: some milliseconds. The others are written to in the next one,
@@ -21,6 +23,7 @@ const FLUSH_ROUNDS_MAX: usize = 4;
 impl Worker {
     /// One write for each socket that has something to send, up to the bounds of a turn.
     pub(super) fn flush(&mut self) {
+        self.step_time.begin();
         if self.cx.work.dirty.len() > FRESH_WRITES_PER_TURN_MAX
             || !self.cx.work.unwritten.is_empty()
         {
@@ -31,7 +34,10 @@ impl Worker {
                 return;
             }
             let mut dirty = std::mem::take(&mut self.cx.work.dirty);
-            self.flush_some(&dirty, u64::MAX);
+            let put_off = self.flush_some(&dirty, (u64::MAX, STEP_TIME_MAX));
+            if !put_off.is_empty() {
+                self.put_off(put_off);
+            }
             dirty.clear();
             if self.cx.work.dirty.is_empty() {
                 self.cx.work.dirty = dirty;
@@ -47,12 +53,14 @@ impl Worker {
         let bytes_out = self.cx.metrics().bytes_out.value();
         for _ in 0..FLUSH_ROUNDS_MAX {
             let dirty = std::mem::take(&mut self.cx.work.dirty);
-            // Half of the bytes are for those that wait already, as half of the writes are.
             let (new, waiting) = dirty.split_at(std::mem::take(&mut fresh));
-            let put_off = self.flush_some(new, bytes_out + WRITTEN_BYTES_PER_TURN_MAX / 2);
-            let put_off = self.ids_of(put_off);
-            self.cx.work.unwritten.extend(put_off);
-            let put_off = self.flush_some(waiting, bytes_out + WRITTEN_BYTES_PER_TURN_MAX);
+            // Half of the bytes and of the time are for those that wait already, as half of the
+            // writes are.
+            let half = (bytes_out + WRITTEN_BYTES_PER_TURN_MAX / 2, STEP_TIME_MAX / 2);
+            let whole = (bytes_out + WRITTEN_BYTES_PER_TURN_MAX, STEP_TIME_MAX);
+            let put_off = self.flush_some(new, if waiting.is_empty() { whole } else { half });
+            self.put_off(put_off);
+            let put_off = self.flush_some(waiting, whole);
             for id in self.ids_of(put_off).into_iter().rev() {
                 self.cx.work.unwritten.push_front(id);
             }
@@ -62,11 +70,21 @@ impl Worker {
         }
     }
 
-    /// Writes to these until so many bytes have gone out. Returns the others.
-    fn flush_some<'s>(&mut self, slots: &'s [usize], bytes_out_max: u64) -> &'s [usize] {
+    /// Writes to these until so many bytes have gone out or the step has taken so long. Returns the
+    /// others.
+    fn flush_some<'s>(
+        &mut self,
+        slots: &'s [usize],
+        (bytes_out_max, time_max): (u64, Duration),
+    ) -> &'s [usize] {
+        let mut next_look = self.step_time.writes_per_look;
         for (nth, slot) in slots.iter().enumerate() {
-            if self.cx.metrics().bytes_out.value() >= bytes_out_max {
-                return &slots[nth..];
+            let is_enough = self.cx.metrics().bytes_out.value() >= bytes_out_max;
+            if is_enough || nth == next_look {
+                if is_enough || self.step_time.is_over(time_max) {
+                    return &slots[nth..];
+                }
+                next_look += self.step_time.writes_per_look;
             }
             if let Some(conn) = self.conns.get_mut(*slot) {
                 conn.flush(&mut self.cx);
@@ -89,6 +107,14 @@ impl Worker {
             dirty.extend((id_of(slot) == Some(id)).then_some(slot));
         }
         fresh
+    }
+
+    /// Leaves these to the next turn, behind those that wait already.
+    #[cold]
+    #[inline(never)]
+    fn put_off(&mut self, slots: &[usize]) {
+        let ids = self.ids_of(slots);
+        self.cx.work.unwritten.extend(ids);
     }
 
     /// The connections that have these slots now.

@@ -43,6 +43,8 @@ pub struct Plan {
     pub act_one_in: usize,
     /// Whether each server leaves a snapshot to the next one.
     pub leaves_snapshot: bool,
+    /// Whether turns of the server may take long, so that they end before all is done.
+    pub is_slow: bool,
     /// The server's settings.
     pub config: Config,
     /// Other settings that have held since everything last came to rest.
@@ -69,6 +71,7 @@ impl Plan {
             fault_one_in: if calm { 0 } else { *random.one_of(&[3, 10, 40]) },
             act_one_in: if is_operated { *random.one_of(&[30, 100, 400]) } else { 0 },
             leaves_snapshot: random.below(3) > 0,
+            is_slow: pace(seed).below(4) == 1,
             config,
             earlier: Vec::new(),
             was_tight: false,
@@ -138,6 +141,12 @@ impl Plan {
         let age = self.config.history_age >= Duration::from_secs(86_400);
         age && self.config.history_bytes >= 256 << 10 && !self.was_tight
     }
+}
+
+/// What is drawn for how far each turn comes. Of its own, so that all else is as it is in a run in
+/// which every turn ends in time.
+pub(super) fn pace(seed: u64) -> Random {
+    Random::new(!seed)
 }
 
 fn seconds(seconds: u64) -> Duration {

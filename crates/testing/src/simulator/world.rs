@@ -11,7 +11,7 @@ use super::{
     client::{Broken, Client, Scene, Seen, Verdict},
     command::Asked,
     hostile::Hostile,
-    plan::{Plan, ROOMS},
+    plan::{Plan, ROOMS, pace},
     report::Report,
     socket::{Heard, Socket},
     tokens::{BEGAN_S, RULED, Revoked, Token},
@@ -63,6 +63,8 @@ pub struct World {
     /// The connections and those in line that there were at the last reload: bounds that are
     /// lowered close nobody.
     pub held_at_reload: (usize, usize),
+    /// How far turns come, if they may take long.
+    pace: Option<Random>,
     /// Where servers leave their snapshots.
     _directory: Option<TempDir>,
 }
@@ -89,6 +91,7 @@ impl World {
             clients: (0..plan.clients).map(|index| Client::new(index, user(index))).collect(),
             hostile: (0..plan.hostile).map(|index| Hostile::new(index, token(index))).collect(),
             stalled: vec![0; server.workers()],
+            pace: plan.is_slow.then(|| pace(plan.seed)),
             server,
             plan,
             now_ms: 0,
@@ -134,6 +137,9 @@ impl World {
             if random.one_in(ACTORS_ONE_IN) {
                 self.hostile[index].act(&mut self.server, random);
             }
+        }
+        if let Some(pace) = &mut self.pace {
+            self.server.limit_turns(1 << pace.below(6));
         }
         for worker in shuffled(self.server.workers(), random) {
             if !random.one_in(4) && self.stalled[worker] <= self.step {
