@@ -21,6 +21,7 @@ Settings, all from the environment:
                     idle:CONNECTIONS,
                     chat-idle:CONNECTIONS, presence:MEMBERS
   HOLD=15000        connections to hold on four workers while /health is asked; 0 leaves it out
+  ASIDES=1          TLS, and servers on one Redis, on cores 0 and 1; 0 leaves them out
   OUT=docs          where benchmarks.md and benchmarks/*.svg are written
   SERVER_CORE=0 DRIVER_CORE=1
   TWO_CORES=0       what servers with two threads are pinned to, such as 0,2; one core unless told
@@ -51,7 +52,7 @@ case "${1:-}" in
         # So little that it only shows that all of it works, and nothing is built for it alone that takes long.
         built=debug
         profile=dev
-        : "${ROUNDS:=1}" "${SLICES:=2}" "${SLICE_SECONDS:=0.2}" "${HOLD:=0}"
+        : "${ROUNDS:=1}" "${SLICES:=2}" "${SLICE_SECONDS:=0.2}" "${HOLD:=0}" "${ASIDES:=0}"
         every_work="echo:128:16:16 rooms:20:5:1 paced:20:5:500 fanout:200 idle:500 chat-idle:500 presence:100"
         work_dir+=/quick
         results=$work_dir/results.jsonl
@@ -71,6 +72,7 @@ rounds=${ROUNDS:-3}
 slices=${SLICES:-5}
 seconds=${SLICE_SECONDS:-0.4}
 hold=${HOLD:-15000}
+asides=${ASIDES:-1}
 server_core=${SERVER_CORE:-0}
 driver_core=${DRIVER_CORE:-1}
 two_cores=${TWO_CORES:-$server_core}
@@ -385,6 +387,18 @@ for ((round = 1; round <= rounds; round++)); do
 done
 if ((hold > 0)) && [[ " ${present[*]} " == *" rusty "* ]]; then
     workers=4 one_by_one "hold:$hold" 1 rusty
+fi
+
+# What TLS and a Redis that servers share cost, each beside the same without it.
+aside() {
+    local name=$1
+    shift
+    python3 "benches/compare/$name.py" --binary "$server_bin/rusty_socks" --rounds "$rounds" "$@" >"$work_dir/$name.md" ||
+        { echo "compare: leaving out $name.py, which failed" >&2; rm -f "$work_dir/$name.md"; }
+}
+if ((asides)); then
+    aside tls --npm benches/compare/npm
+    aside nodes
 fi
 
 report benchmarks "$results" "$machine" "$out"

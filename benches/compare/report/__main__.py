@@ -26,9 +26,11 @@ def main(arguments):
         case ["measure", work_dir]:
             return run.measure(Path(work_dir))
         case ["benchmarks" | "scaling" as name, results, about, out]:
-            works = figures.read(results)
-            page = benchmarks if name == "benchmarks" else scaling
-            page.write(works, json.loads(Path(about).read_text()), Path(out))
+            works, about = figures.read(results), json.loads(Path(about).read_text())
+            if name == "scaling":
+                return scaling.write(works, about, Path(out))
+            tables = {path.stem: path.read_text() for path in Path(results).parent.glob("*.md")}
+            benchmarks.write(works, about, Path(out), tables)
         case _:
             return __doc__
 

@@ -2,18 +2,46 @@
 
 import page
 from chart import Panel, bars
-from figures import FLOOR, OURS, SATURATED, SERVERS, TWO_THREADS, Ratio
+from figures import FLOOR, NO_PEERS, OURS, SATURATED, SERVERS, TWO_THREADS, Ratio
 from page import prose, spread, table
 
 BUSY = ("echo", "rooms", "fanout")
 
+# The picture at the top: of the first work of a kind one figure, which less is better of.
+OPENING = (
+    ("echo", "cpu_us_per_message"),
+    ("fanout", "cpu_us_per_delivery"),
+    ("idle", "kib_per_connection"),
+    ("idle", "cpu_us_per_connect"),
+)
 
-def write(works, about, out):
+
+# Tables that programs of their own have measured, in the order of the page.
+ASIDES = {
+    "tls": (
+        "With TLS",
+        """Each server with TLS and without, in the same minutes (`benches/compare/tls.py`): CPU time
+        of an echo, of a delivery to one of 1,000, and of a connection that is opened; the memory of
+        an idle session; and the p99 of the round trips of those inside, when nobody and when 500 a
+        second connect. In brackets what TLS multiplies.""",
+    ),
+    "nodes": (
+        "Several servers on one Redis",
+        """One server without Redis, and 1, 2 and 3 that share one (`benches/compare/nodes.py`), on
+        one core together, with one worker each; Redis and the load tool have the other. *Wrong* is
+        what was lost or came twice.""",
+    ),
+}
+
+
+def write(works, about, out, tables):
     drawings = {work.name: drawing for work in works if (drawing := draw(work))}
-    page.write(out, "benchmarks", render(works, about), drawings)
+    if drawing := draw_opening(works):
+        drawings["opening"] = drawing
+    page.write(out, "benchmarks", render(works, about, tables), drawings)
 
 
-def render(works, about):
+def render(works, about, tables):
     """The parts of the page."""
     slices = max((len(one.reports) for work in works for one in work.servers.values()), default=0)
     measured = (
@@ -33,23 +61,53 @@ def render(works, about):
         prose("""Written by `scripts/compare.sh`, not by hand.
             [benches/compare/README.md](../benches/compare/README.md) says how the figures are made,
             and what they do not say."""),
-        page.facts(about, ("slices", measured), ("versions", versions)),
+        draw_opening(works) and f"![{OPENING_TITLE}](benchmarks/opening.svg)",
         page.caution(about, few, failed),
-        "## In short",
-        summary(works),
         "## Where Rusty Socks loses",
         prose("""× says how many times better the other server is. The brackets hold the interval
             that has the true ratio in it with 95 % (of fewer than 6 measurements: all of them)."""),
         verdicts(works, lost=True),
+        "## In short",
+        summary(works),
         "## Where Rusty Socks wins",
         "× says how many times better Rusty Socks is.",
         verdicts(works, lost=False),
+        "## How it was measured",
+        page.facts(about, ("slices", measured), ("versions", versions)),
         "## Each work",
         *(section(work) for work in works),
         two_threads(works),
+        *(aside(name, tables[name]) for name in ASIDES if name in tables),
         "## Commands",
         page.commands("scripts/compare.sh", [commands(work) for work in works]),
     ]
+
+
+OPENING_TITLE = "What a message, a delivery and a connection cost: less is better"
+
+
+def draw_opening(works):
+    """One picture of what everybody costs. Nothing, where there is nobody to compare with."""
+    panels, shown = [], set()
+    for kind, path in OPENING:
+        work = next((work for work in works if work.kind == kind and work.peers()), None)
+        metric = work and next((metric for metric in work.metrics if metric.path == path), None)
+        if metric:
+            panels.append((work, metric))
+            shown |= {name for name, one in work.servers.items() if one.summary(path)}
+    names = [name for name in SERVERS if name in shown and (name == OURS or name not in NO_PEERS)]
+    if not panels or len(names) < 2:
+        return None
+    rows = [(SERVERS[name], "ours" if name == OURS else "peer") for name in names]
+    drawn = [
+        Panel(
+            metric.named,
+            work.short,
+            [one.summary(metric.path) if (one := work.servers.get(name)) else None for name in names],
+        )
+        for work, metric in panels
+    ]
+    return bars(OPENING_TITLE, rows, drawn)
 
 
 def summary(works):
@@ -202,6 +260,11 @@ def two_threads(works):
         one core the second thread has nothing to gain, and the ratio shows its price: letters
         between the workers, and smaller batches in each.""")
     return text + "\n\n" + table(["server", "work", "figure", "one", "two", "ratio"], rows)
+
+
+def aside(name, measured):
+    title, explained = ASIDES[name]
+    return f"## {title}\n\n{prose(explained)}\n\n{measured.strip()}"
 
 
 def commands(work):

@@ -71,9 +71,14 @@ class Claims(unittest.TestCase):
 class Pages(unittest.TestCase):
     def test_a_loss_stands_first_and_the_floor_is_none(self):
         works = measured({"rusty": [10.0] * 15, "tokio": [5.0] * 15, "axum": [20.0] * 15, "floor": [4.0] * 15})
-        text = "\n".join(filter(None, benchmarks.render(works, ABOUT)))
+        text = "\n".join(filter(None, benchmarks.render(works, ABOUT, {"tls": "| a table |\n"})))
+        drawn = benchmarks.draw_opening(works)
+        self.assertEqual(drawn.count("<rect "), 3, "each but the floor")
         lost, won = text.index("CPU per message, 10 µs: tokio-tungstenite ×2.00"), text.index("axum ×2.00")
+        self.assertLess(text.index("](benchmarks/opening.svg)"), lost)
+        self.assertLess(lost, text.index("## In short"))
         self.assertLess(lost, won)
+        self.assertIn("\n\n| a table |\n## Commands", text)
         self.assertIn("| **0.50** |", text)
         self.assertIn("| 0.40 |", text)
         self.assertEqual(benchmarks.draw(works[0]).count("<rect "), 4 * 3)

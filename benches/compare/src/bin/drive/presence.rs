@@ -19,6 +19,9 @@ use crate::meter::{Meter, report};
 /// them.
 const STALL: Duration = Duration::from_secs(3);
 
+/// What each client has in a notice that tells of many.
+const CLIENT: &[u8] = br#""client_id""#;
+
 #[derive(clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -114,12 +117,16 @@ struct Heard<'a> {
 }
 
 impl Heard<'_> {
-    /// Says whether it was a notice or a gap.
+    /// Says whether it was a notice or a gap. One that tells of many counts as so many.
     fn takes(&mut self, start: &[u8]) -> bool {
-        let is_notice = start.starts_with(self.kind.as_bytes());
+        let is_one = start.starts_with(self.kind.as_bytes());
+        let is_of_many = start.starts_with(br#"{"type":"presence""#);
         let is_gap = start.starts_with(br#"{"type":"gap""#);
-        self.notices += u64::from(is_notice);
+        self.notices += match is_of_many {
+            true => start.windows(CLIENT.len()).filter(|part| *part == CLIENT).count() as u64,
+            false => u64::from(is_one),
+        };
         self.gaps += u64::from(is_gap);
-        is_notice || is_gap
+        is_one || is_of_many || is_gap
     }
 }
