@@ -189,7 +189,7 @@
 //!         let token = message.as_text().and_then(|text| text.parse::<SessionToken>().ok());
 //!         let Some(token) = token else { return };
 //!         ctx.resume(&token, &[], None).then(|ctx, resumed| match resumed {
-//!             Ok(resumed) => resumed.directs.iter().for_each(|frame| {
+//!             Ok(resumed) => resumed.notices.iter().chain(&resumed.directs).for_each(|frame| {
 //!                 ctx.send_prepared(frame);
 //!             }),
 //!             Err(error) => {

@@ -453,7 +453,8 @@ fn resume(
     }
     let joined = resumed.rooms.iter().filter_map(|room| room.joined.as_ref().ok());
     let replays: usize = joined.map(|joined| JOIN_COST + cost_of_frames(&joined.replay)).sum();
-    conn.spend(replays + cost_of_frames(&resumed.directs));
+    let told = cost_of_frames(&resumed.notices) + cost_of_frames(&resumed.directs);
+    conn.spend(replays + told);
     Ok(resumed)
 }
 
