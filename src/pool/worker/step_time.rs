@@ -23,9 +23,17 @@ pub(super) struct StepTime {
     pub(super) work_per_look: usize,
     /// Writes in so much work.
     pub(super) writes_per_look: usize,
-    /// Whether the time of a step is over at the first look, as a test of a stepped server wants
-    /// it, or never, because its clock stands still. `None` for the clock of the machine.
-    stepped: Option<bool>,
+    clock: StepClock,
+}
+
+/// What says when the time of a step is over.
+#[derive(Debug, Clone, Copy)]
+enum StepClock {
+    Machine,
+    /// Never: the clock of a stepped server stands still during a turn.
+    Still,
+    /// At the first look, as a test of a stepped server wants it.
+    Over,
 }
 
 impl StepTime {
@@ -34,7 +42,7 @@ impl StepTime {
             began: None,
             work_per_look: WORK_PER_LOOK,
             writes_per_look: WORK_PER_LOOK / SOCKET_WORK,
-            stepped: (!is_machine).then_some(false),
+            clock: if is_machine { StepClock::Machine } else { StepClock::Still },
         }
     }
 
@@ -43,7 +51,8 @@ impl StepTime {
         let sockets_per_look = WORK_PER_LOOK / SOCKET_WORK;
         self.writes_per_look = sockets_max.clamp(1, sockets_per_look);
         self.work_per_look = self.writes_per_look * SOCKET_WORK;
-        self.stepped = Some(sockets_max <= sockets_per_look);
+        let is_limit = sockets_max <= sockets_per_look;
+        self.clock = if is_limit { StepClock::Over } else { StepClock::Still };
     }
 
     /// A step begins.
@@ -55,10 +64,14 @@ impl StepTime {
     #[cold]
     #[inline(never)]
     pub(super) fn is_over(&mut self, time_max: Duration) -> bool {
-        self.stepped.unwrap_or_else(|| {
-            let now = Instant::now();
-            now.duration_since(*self.began.get_or_insert(now)) >= time_max
-        })
+        match self.clock {
+            StepClock::Machine => {
+                let now = Instant::now();
+                now.duration_since(*self.began.get_or_insert(now)) >= time_max
+            }
+            StepClock::Still => false,
+            StepClock::Over => true,
+        }
     }
 }
 

@@ -71,6 +71,7 @@ impl Plan {
             fault_one_in: if calm { 0 } else { *random.one_of(&[3, 10, 40]) },
             act_one_in: if is_operated { *random.one_of(&[30, 100, 400]) } else { 0 },
             leaves_snapshot: random.below(3) > 0,
+            // One run in four.
             is_slow: pace(seed).below(4) == 1,
             config,
             earlier: Vec::new(),
