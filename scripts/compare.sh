@@ -21,7 +21,7 @@ Settings, all from the environment:
                     idle:CONNECTIONS,
                     chat-idle:CONNECTIONS, presence:MEMBERS
   HOLD=15000        connections to hold on four workers while /health is asked; 0 leaves it out
-  ASIDES=1          TLS, and servers on one Redis, on cores 0 and 1; 0 leaves them out
+  ASIDES=1          TLS, and servers on one Redis, on cores 0 and 1; 0 leaves them out, as SERVERS and WORKS do
   OUT=docs          where benchmarks.md and benchmarks/*.svg are written
   SERVER_CORE=0 DRIVER_CORE=1
   TWO_CORES=0       what servers with two threads are pinned to, such as 0,2; one core unless told
@@ -72,7 +72,9 @@ rounds=${ROUNDS:-3}
 slices=${SLICES:-5}
 seconds=${SLICE_SECONDS:-0.4}
 hold=${HOLD:-15000}
+# Not where only a part of all else is asked for.
 asides=${ASIDES:-1}
+[[ -n ${ASIDES:-} || -z ${SERVERS:-}${WORKS:-} ]] || asides=0
 server_core=${SERVER_CORE:-0}
 driver_core=${DRIVER_CORE:-1}
 two_cores=${TWO_CORES:-$server_core}
@@ -352,6 +354,8 @@ one_by_one() {
 }
 
 mkdir -p "$work_dir"
+# Nothing of an earlier run comes onto the page of this one.
+rm -f "$work_dir/tls.md" "$work_dir/nodes.md"
 logs=$work_dir/servers
 mkdir -p "$logs"
 : >"$results"
