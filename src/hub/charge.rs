@@ -38,7 +38,7 @@ impl<'s> Charged<'s> {
         members: usize,
         room: Option<RoomKey>,
     ) -> Charged<'s> {
-        let is_behind = payer.is_some_and(|payer| payer.in_flight.goes_along(room));
+        let is_behind = payer.is_some_and(|payer| payer.traffic().in_flight.goes_along(room));
         let goes_along = is_behind && bytes <= TOGETHER_BYTES_MAX / 2;
         Charged { payer, bytes, members, goes_along, published_ms: None }
     }
@@ -56,7 +56,7 @@ impl<'s> Charged<'s> {
         let deliveries =
             if is_counted { in_flight::members_price(here, members, goes_along) } else { 0 };
         let price = in_flight::price(bytes, here, members).saturating_add(deliveries);
-        session.in_flight.add(price);
+        session.traffic().in_flight.add(price);
         Some(Charge { session, price, published_ms })
     }
 }
@@ -75,7 +75,7 @@ impl Charge {
     /// Counts the letter as delivered. Returns the connection that waited for that, which is to be
     /// read again.
     pub(super) fn settle(self) -> Option<ConnId> {
-        self.session.in_flight.subtract(self.price)
+        self.session.traffic().in_flight.subtract(self.price)
     }
 }
 

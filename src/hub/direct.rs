@@ -129,7 +129,7 @@ impl Hub {
                     return Err(RoomError::ClientBehind);
                 };
                 self.mailboxes.reserve_all(std::iter::once((worker, bytes)), deferred)?;
-                by.session.in_flight.note_sent(bytes);
+                by.session.traffic().in_flight.note_sent(bytes);
                 let charge = Charged::new(Some(by.session), bytes, 1, None).part(1);
                 let letter =
                     Letter::Send { conn, frame: frame.clone(), charge, inbound: Some(inbound) };
@@ -169,7 +169,7 @@ impl Hub {
             let (workers, (connected, _)) = (self.mailboxes.workers(), self.sessions.gauges());
             // How many of them each worker has, only the worker knows.
             let here = (connected / workers) as u32;
-            by.session.in_flight.note_sent(frame.len());
+            by.session.traffic().in_flight.note_sent(frame.len());
             let charged = Charged::new(Some(by.session), frame.len(), connected, None);
             for worker in 0..workers {
                 let charge = charged.part(here);

@@ -36,20 +36,19 @@ impl Hub {
                 locked.state.user_token = Some(Box::new(self.admit_user(&identity)?));
             }
             let identity = Arc::new(identity);
-            let before = locked.state.identity.replace(Arc::clone(&identity));
-            if before.is_none() {
-                if let Some(spending) = &mut *locked.session.spending.lock() {
-                    spending.forget_user();
-                }
+            let before = locked.state.shown.clone();
+            locked.state.shown.set_identity(Some(Arc::clone(&identity)));
+            if before.identity().is_none() {
+                locked.session.forget_spending_user();
                 self.sessions.set_user(locked.session.client_id, Arc::clone(&identity.user));
             }
             // Asked only now: a revocation that is not seen here sees the identity in the session.
             if self.authenticator.is_revoked(&identity) {
-                if before.is_none() {
+                if before.identity().is_none() {
                     self.sessions.unset_user(locked.session.client_id, Arc::clone(&identity.user));
                     locked.state.user_token = None;
                 }
-                locked.state.identity = before;
+                locked.state.shown = before;
                 return Err(RoomError::Revoked);
             }
             locked.session.set_awaits_identity(false);
@@ -70,7 +69,7 @@ impl Hub {
             locked.session.decide_direct(locked.state);
             let left = locked.decide_permissions();
             let (client_id, name, user) =
-                (locked.session.client_id, locked.state.name.as_deref(), locked.state.user());
+                (locked.session.client_id, locked.state.shown.name(), locked.state.user());
             let notices = left.iter().filter_map(|room| {
                 let notice = Notice::Left { room, client_id, name, user };
                 format_notice(&**locked.session.formatter(), &notice)
@@ -202,7 +201,7 @@ impl LockedSession<'_> {
             if watches_no_more {
                 self.exit_channel(&room);
             }
-            room.state.lock().roster.set_shown(self.session.client_id, self.state.shown());
+            room.state.lock().roster.set_shown(self.session.client_id, self.state.shown.clone());
         }
         left.sort();
         left

@@ -18,13 +18,13 @@ impl InboundToken {
         bytes: usize,
         bounds: &InboundBounds,
     ) -> Option<InboundToken> {
-        let is_taken = session.inbound.add(bytes, bounds);
+        let is_taken = session.traffic().inbound.add(bytes, bounds);
         is_taken.then(|| InboundToken { session: Arc::clone(session), bytes })
     }
 }
 
 impl Drop for InboundToken {
     fn drop(&mut self) {
-        self.session.inbound.subtract(self.bytes);
+        self.session.traffic().inbound.subtract(self.bytes);
     }
 }

@@ -44,7 +44,7 @@ impl Hub {
         if deferred.behind {
             conn.on_backpressure();
         }
-        if session.in_flight.is_over() {
+        if session.is_over() {
             conn.await_deliveries();
         }
         result

@@ -225,7 +225,7 @@ impl LockedSession<'_> {
             return Err(RoomError::TooManyMemberships);
         }
         if self.hub.rooms.find(name.as_str()).is_none() {
-            let user = self.state.identity.as_ref().map(|identity| Arc::clone(&identity.user));
+            let user = self.state.shown.shared_user();
             self.hub.spend_room(self.session, user, self.conn.remote_addr())?;
         }
         let mut deferred = Deferred::default();
@@ -242,7 +242,7 @@ impl LockedSession<'_> {
 
     /// Asks the handler what the client may do in a room.
     pub(super) fn permissions(&self, room: &RoomName) -> Permissions {
-        self.session.permissions_of(self.state.identity.as_deref(), Some(room))
+        self.session.permissions_of(self.state.identity(), Some(room))
     }
 
     pub(super) fn may_join(&self, room: &RoomName) -> bool {
@@ -268,7 +268,12 @@ impl LockedSession<'_> {
     }
 
     fn push_membership(&mut self, membership: SessionMembership) {
-        self.state.memberships.push(membership);
+        let memberships = &mut self.state.memberships;
+        // Most clients are in one room, and many are idle: no spare capacity for the first.
+        if memberships.is_empty() {
+            memberships.reserve_exact(1);
+        }
+        memberships.push(membership);
         self.hub.account.sessions.add(MEMBERSHIP_BYTES);
     }
 

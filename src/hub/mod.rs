@@ -20,6 +20,7 @@ pub(crate) mod session_token;
 pub(crate) mod inbox;
 mod in_flight;
 mod inbound;
+mod traffic;
 mod patterns;
 pub(crate) mod roster;
 pub(crate) mod session;

@@ -138,14 +138,14 @@ impl Hub {
     /// Sets a session's name in presence. Earlier notices are not corrected.
     pub(crate) fn set_name(&self, session: &Arc<Session>, name: Option<&str>) {
         let mut state = session.state.lock();
-        if state.name.as_deref() == name {
+        if state.shown.name() == name {
             return;
         }
-        state.name = name.map(Arc::from);
+        state.shown.set_name(name.map(Arc::from));
         self.note_change(session);
         for membership in &state.memberships {
             let mut room_state = membership.room.state.lock();
-            room_state.roster.set_shown(session.client_id, state.shown());
+            room_state.roster.set_shown(session.client_id, state.shown.clone());
         }
     }
 
@@ -161,7 +161,7 @@ impl Hub {
         let was_known = !room_state.roster.is_provisional(client);
         if was_known && let Some(shown) = room_state.roster.shown(client) {
             let room = &room.name;
-            let (name, user) = (shown.name.as_deref(), shown.user());
+            let (name, user) = (shown.name(), shown.user());
             observe(session, &ServerEvent::Left { room, client_id: client, name, user });
         }
         if let Some(shown) = room_state.roster.remove_untold(client) {
@@ -248,7 +248,7 @@ impl Hub {
             return Told::Later;
         }
         let (room, client_id) = (&room.name, who.client_id);
-        let (name, user) = (shown.name.as_deref(), shown.user());
+        let (name, user) = (shown.name(), shown.user());
         let notice = match change {
             RosterChange::Joins | RosterChange::Appears => {
                 Notice::Joined { room, client_id, name, user }
@@ -350,7 +350,7 @@ impl Hub {
 
 fn note_joined(session: &Session, room: &Room, shown: &Shown) {
     let (room, client_id) = (&room.name, session.client_id);
-    let (name, user) = (shown.name.as_deref(), shown.user());
+    let (name, user) = (shown.name(), shown.user());
     observe(session, &ServerEvent::Joined { room, client_id, name, user });
 }
 
@@ -363,7 +363,7 @@ impl LockedSession<'_> {
         room: &Arc<Room>,
         room_state: &mut RoomState,
     ) -> bool {
-        let (client, shown) = (self.session.client_id, self.state.shown());
+        let (client, shown) = (self.session.client_id, self.state.shown.clone());
         if room_state.roster.is_remote(client) {
             // The engine has listed it after it had left on this node, and watchers know it so.
             note_joined(self.session, room, &shown);

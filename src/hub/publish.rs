@@ -235,7 +235,7 @@ impl Hub {
         let frame = self.compressible(publication.encode(&[seq], &self.account.frames));
         self.mailboxes.reserve_all(workers_with_members(&state.members, frame.len()), deferred)?;
         let (payer, total) = (by.map(|by| by.session), state.members_total());
-        payer.inspect(|payer| payer.in_flight.note_sent(frame.len()));
+        payer.inspect(|payer| payer.traffic().in_flight.note_sent(frame.len()));
         let charged = Charged::new(payer, frame.len(), total, Some(room.key)).published_at(now_ms);
         for (worker, _) in workers_with_members(&state.members, frame.len()) {
             let charge = charged.part(state.members[worker]);
@@ -279,7 +279,7 @@ impl Hub {
         self.mailboxes.reserve_all(workers_with_members(&members, frame.len()), deferred)?;
         let keys: Arc<[_]> = rooms.iter().map(|room| room.key).zip(seqs.iter().copied()).collect();
         let payer = by.map(|by| by.session);
-        payer.inspect(|payer| payer.in_flight.note_sent(frame.len()));
+        payer.inspect(|payer| payer.traffic().in_flight.note_sent(frame.len()));
         let total = members.iter().map(|count| *count as usize).sum();
         let charged = Charged::new(payer, frame.len(), total, None).published_at(now_ms);
         for (worker, _) in workers_with_members(&members, frame.len()) {

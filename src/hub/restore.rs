@@ -129,7 +129,7 @@ impl Hub {
         let is_trivial = record.is_trivial;
         let session = Arc::new(Session::restored(*record, inbox, &within));
         let mut state = session.state.lock();
-        let identity = state.identity.clone();
+        let identity = state.shown.identity().cloned();
         if identity.as_ref().is_some_and(|of| self.authenticator.is_revoked(of)) {
             restored.ended += 1;
             return;
@@ -138,7 +138,7 @@ impl Hub {
         self.count(&state);
         for membership in &state.memberships {
             let mut room_state = membership.room.state.lock();
-            let (client, shown) = (session.client_id, state.shown());
+            let (client, shown) = (session.client_id, state.shown.clone());
             match state.provisional {
                 true => room_state.roster.insert_provisional(client, shown),
                 false => room_state.roster.insert_told(client, shown),

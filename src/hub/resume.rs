@@ -143,7 +143,7 @@ impl Hub {
             locked.state.fresh = false;
             self.sessions.metrics.sessions_resumed.add_shared();
             locked.conn.attach(&session);
-            locked.state.identity.clone_from(&identity);
+            locked.state.shown.set_identity(identity.clone());
             locked.state.user_token = user_token.take();
             session.decide_direct(locked.state);
             if !locked.state.provisional {
@@ -158,7 +158,7 @@ impl Hub {
             let missed = locked.take_up_inbox(direct_seq);
             Ok(Resumed {
                 client_id: session.client_id,
-                name: locked.state.name.clone(),
+                name: locked.state.shown.shared_name(),
                 rooms,
                 patterns: locked.state.cold().patterns.iter().cloned().collect(),
                 directs: missed.messages,
@@ -224,8 +224,7 @@ impl Hub {
         }
         // The connection was lost before the Close of a revocation has reached it. One that is not
         // seen here finds the session away.
-        let is_revoked =
-            || state.identity.as_ref().is_some_and(|of| self.authenticator.is_revoked(of));
+        let is_revoked = || state.identity().is_some_and(|of| self.authenticator.is_revoked(of));
         if !waits || is_revoked() {
             drop(state);
             return self.finish(session, Attachment::To(conn));

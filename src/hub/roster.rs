@@ -47,22 +47,54 @@ struct Entry {
     known: Known,
 }
 
-/// How a client is shown: its name, and who it is.
+/// How a client is shown: its name, and who it is. Shared by a session and the rosters of its
+/// rooms, and no more than an empty pointer for a client that has neither.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Shown {
-    pub(super) name: Option<Arc<str>>,
-    pub(super) identity: Option<Arc<Identity>>,
+pub(super) struct Shown(Option<Arc<NameAndIdentity>>);
+
+#[derive(Debug, Clone, Default)]
+struct NameAndIdentity {
+    name: Option<Arc<str>>,
+    identity: Option<Arc<Identity>>,
 }
 
 impl Shown {
-    /// Returns the client's user, if it has one.
-    pub(super) fn user(&self) -> Option<&str> {
-        self.identity.as_ref().map(|identity| &*identity.user)
+    pub(super) fn new(name: Option<Arc<str>>, identity: Option<Arc<Identity>>) -> Shown {
+        let has_any = name.is_some() || identity.is_some();
+        Shown(has_any.then(|| Arc::new(NameAndIdentity { name, identity })))
     }
 
-    fn present(self, client_id: Uuid) -> Present {
-        let user = self.identity.as_ref().map(|identity| Arc::clone(&identity.user));
-        Present { client_id, name: self.name, user }
+    pub(super) fn name(&self) -> Option<&str> {
+        self.0.as_ref()?.name.as_deref()
+    }
+
+    pub(super) fn shared_name(&self) -> Option<Arc<str>> {
+        self.0.as_ref()?.name.clone()
+    }
+
+    pub(super) fn identity(&self) -> Option<&Arc<Identity>> {
+        self.0.as_ref()?.identity.as_ref()
+    }
+
+    /// Returns the client's user, if it has one.
+    pub(super) fn user(&self) -> Option<&str> {
+        self.identity().map(|identity| &*identity.user)
+    }
+
+    pub(super) fn shared_user(&self) -> Option<Arc<str>> {
+        self.identity().map(|identity| Arc::clone(&identity.user))
+    }
+
+    pub(super) fn set_name(&mut self, name: Option<Arc<str>>) {
+        *self = Shown::new(name, self.identity().cloned());
+    }
+
+    pub(super) fn set_identity(&mut self, identity: Option<Arc<Identity>>) {
+        *self = Shown::new(self.shared_name(), identity);
+    }
+
+    fn present(&self, client_id: Uuid) -> Present {
+        Present { client_id, name: self.shared_name(), user: self.shared_user() }
     }
 }
 
@@ -220,7 +252,7 @@ impl Roster {
         let (mut joined, mut left) = (Vec::new(), Vec::new());
         for client_id in ids {
             let Some(entry) = self.entries.get_mut(&client_id) else { continue };
-            let present = entry.shown.clone().present(client_id);
+            let present = entry.shown.present(client_id);
             if entry.known == Known::Going {
                 self.entries.remove(&client_id);
                 left.push(present);
@@ -268,7 +300,7 @@ impl Roster {
         let is_listed = |(id, entry): &(&Uuid, &Entry)| {
             (entry.known != Known::Coming || **id == asker) && Some(**id) != except
         };
-        let present = |(id, entry): (&Uuid, &Entry)| entry.shown.clone().present(*id);
+        let present = |(id, entry): (&Uuid, &Entry)| entry.shown.present(*id);
         let entries = self.entries.range((from, Bound::Unbounded)).filter(is_listed);
         let coming = self.gathered.ids.len() - self.gathered.going;
         let is_coming = self.entries.get(&asker).is_some_and(|entry| entry.known == Known::Coming);

@@ -8,7 +8,7 @@ use std::{
     hash::{Hash, Hasher},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
-        Arc, Weak,
+        Arc, OnceLock, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
@@ -21,8 +21,6 @@ use super::{
     conn_id::ConnId,
     error::RoomError,
     event::ServerEvent,
-    in_flight::InFlight,
-    inbound::Inbound,
     inbox::Inbox,
     names::{RoomName, RoomPattern},
     notice::{Notice, NoticeFormatter},
@@ -30,10 +28,11 @@ use super::{
     room::{Room, RoomKey},
     roster::Shown,
     session_token::SessionToken,
+    traffic::Traffic,
 };
 use crate::{
     identity::{Identity, Permissions},
-    limits::{owners::OwnerToken, spending::Spending},
+    limits::owners::OwnerToken,
     memory::tally::Tally,
     ws::frame::PreparedFrame,
 };
@@ -52,7 +51,7 @@ pub(super) const PUBLISHER_RECENT_BYTES_MAX: usize = 2 << 20;
 
 /// Estimated bytes of a session, with its entry in the table.
 pub(super) const SESSION_BYTES: usize =
-    size_of::<Session>() + 2 * size_of::<(Uuid, Arc<Session>)>();
+    size_of::<Session>() + size_of::<Traffic>() + 2 * size_of::<(Uuid, Arc<Session>)>();
 
 /// Estimated bytes of a membership, with its entry in the room's roster.
 pub(super) const MEMBERSHIP_BYTES: usize =
@@ -81,12 +80,7 @@ pub(crate) struct Session {
     awaits_identity: AtomicBool,
     /// Whether the engine is told already that the session is not as it was.
     pub(super) is_noted: AtomicBool,
-    /// What the session has sent and the server has not passed on yet.
-    pub(crate) in_flight: InFlight,
-    /// The direct messages on their way to the session.
-    pub(crate) inbound: Inbound,
-    /// What the client has spent of its limits. Its lock is taken last.
-    pub(super) spending: Mutex<Option<Box<Spending>>>,
+    traffic: OnceLock<Box<Traffic>>,
     /// Taken before any room's lock and before the table's. Two sessions are locked in the order
     /// of their client ids.
     pub(super) state: Mutex<SessionState>,
@@ -111,12 +105,10 @@ pub(super) struct SessionState {
     /// another one.
     pub(super) provisional: bool,
     pub(super) memberships: Vec<SessionMembership>,
-    /// The client's name in presence.
-    pub(super) name: Option<Arc<str>>,
+    /// How the client is shown in presence, and who it is.
+    pub(super) shown: Shown,
     /// Whether the client may send direct messages.
     pub(super) may_direct: bool,
-    /// Who the client is. Shared by the rosters of the session's rooms.
-    pub(super) identity: Option<Arc<Identity>>,
     /// Counts the connection that the session is attached to among those of its user. Boxed,
     /// because few sessions of a server without identities have one.
     pub(super) user_token: Option<Box<OwnerToken>>,
@@ -235,18 +227,15 @@ impl Session {
             sender: AtomicU64::new(conn.packed()),
             awaits_identity: AtomicBool::new(false),
             is_noted: AtomicBool::new(false),
-            in_flight: InFlight::default(),
-            inbound: Inbound::default(),
-            spending: Mutex::default(),
+            traffic: OnceLock::new(),
             state: Mutex::new(SessionState {
                 attachment: Attachment::To(conn),
                 attached_nth: nth,
                 fresh: true,
                 provisional: resumable,
                 memberships: Vec::new(),
-                name: None,
+                shown: Shown::default(),
                 may_direct: true,
-                identity: None,
                 user_token: None,
                 inbox: None,
                 cold: None,
@@ -258,8 +247,28 @@ impl Session {
 
     /// Decides whether the client may send direct messages.
     pub(super) fn decide_direct(&self, state: &mut SessionState) {
-        let may = self.permissions_of(state.identity.as_deref(), None);
+        let may = self.permissions_of(state.identity(), None);
         state.may_direct = may.contains(Permissions::DIRECT);
+    }
+
+    /// Returns what the session counts of its traffic.
+    pub(crate) fn traffic(&self) -> &Traffic {
+        self.traffic.get_or_init(Box::default)
+    }
+
+    /// Whether the session has so much on its way that its connection should wait.
+    #[inline]
+    pub(crate) fn is_over(&self) -> bool {
+        self.traffic.get().is_some_and(|traffic| traffic.in_flight.is_over())
+    }
+
+    /// Forgets whose the limits are that the client spends, because it has said who it is.
+    pub(super) fn forget_spending_user(&self) {
+        if let Some(traffic) = self.traffic.get()
+            && let Some(spending) = &mut *traffic.spending.lock()
+        {
+            spending.forget_user();
+        }
     }
 
     pub(crate) fn token(&self) -> SessionToken {
@@ -280,13 +289,13 @@ impl Session {
 
     /// Returns who the client is, if that is known.
     pub(crate) fn identity(&self) -> Option<Arc<Identity>> {
-        self.state.lock().identity.clone()
+        self.state.lock().shown.identity().cloned()
     }
 
     /// Asks the handler what the client may do in a room, or if that is `None`, whether it may send
     /// direct messages.
     pub(crate) fn permissions(&self, room: Option<&RoomName>) -> Permissions {
-        self.permissions_of(self.state.lock().identity.as_deref(), room)
+        self.permissions_of(self.state.lock().identity(), room)
     }
 
     /// Asks the handler what a client of this identity may do. A panic permits nothing.
@@ -370,14 +379,14 @@ impl Sender<'_> {
 }
 
 impl SessionState {
-    /// Returns how the client is shown in presence.
-    pub(super) fn shown(&self) -> Shown {
-        Shown { name: self.name.clone(), identity: self.identity.clone() }
+    /// Returns who the client is, if that is known.
+    pub(super) fn identity(&self) -> Option<&Identity> {
+        self.shown.identity().map(|identity| &**identity)
     }
 
     /// Returns the client's user, if it has one.
     pub(super) fn user(&self) -> Option<&str> {
-        self.identity.as_ref().map(|identity| &*identity.user)
+        self.shown.user()
     }
 
     pub(super) fn cold(&self) -> &ColdState {

@@ -52,7 +52,7 @@ impl Hub {
             if self.rooms.find(name.as_str()).is_some() {
                 return Ok(());
             }
-            let user = locked.state.identity.as_ref().map(|identity| Arc::clone(&identity.user));
+            let user = locked.state.shown.shared_user();
             self.spend_room(locked.session, user, locked.conn.remote_addr())
         })
     }

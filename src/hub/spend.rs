@@ -41,7 +41,7 @@ impl Hub {
 
     /// Locks what a session has spent, and finds out first whose that is.
     fn lock_spending<'a>(&self, session: &'a Session) -> MappedMutexGuard<'a, Spending> {
-        let mut spending = session.spending.lock();
+        let mut spending = session.traffic().spending.lock();
         let knows_user = spending.as_mut().is_some_and(|spending| {
             spending.follow(&self.owners, || self.limits.rates());
             spending.knows_user()
@@ -51,7 +51,7 @@ impl Hub {
             drop(spending);
             let user = session.identity().map(|identity| Arc::clone(&identity.user));
             let lease = user.and_then(|user| self.owners.lease(Owner::User(user)));
-            spending = session.spending.lock();
+            spending = session.traffic().spending.lock();
             let begun = spending.get_or_insert_default();
             begun.follow(&self.owners, || self.limits.rates());
             begun.set_user(lease);
@@ -66,7 +66,7 @@ impl Hub {
         user: Option<Arc<str>>,
         remote: SocketAddr,
     ) -> Result<(), RoomError> {
-        let mut spending = session.spending.lock();
+        let mut spending = session.traffic().spending.lock();
         let spending = spending.get_or_insert_default();
         let (owners, of) = (&self.owners, (user, remote.ip()));
         spending.follow(owners, || self.limits.rates());

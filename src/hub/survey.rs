@@ -100,8 +100,8 @@ impl Session {
         };
         Some(SessionSummary {
             client_id: self.client_id,
-            user: state.identity.as_ref().map(|identity| Arc::clone(&identity.user)),
-            name: state.name.clone(),
+            user: state.shown.shared_user(),
+            name: state.shown.shared_name(),
             is_away,
             rooms: state.memberships.len(),
         })

@@ -20,7 +20,7 @@ pub(crate) struct Closing {
 
 pub(crate) enum Stage {
     /// Our Close is sent or queued; the peer's is due.
-    AwaitClose(Box<Endpoint>),
+    AwaitClose(Endpoint),
     /// Write what is queued; that is all.
     Flush,
     /// Write what is queued, then end our direction and wait for the peer to end its own: closing
@@ -45,7 +45,7 @@ impl Closing {
         permit: Option<Permit>,
         io: &mut ConnIo,
         cx: &mut WorkerCtx,
-    ) -> Closing {
+    ) -> Box<Closing> {
         // A WebSocket connection is bounded by its permit; a refused one by the bound on lingering.
         let lingering = match (&permit, &stage) {
             (None, Stage::FlushThenLinger) => cx.shared.lingering.take(),
@@ -60,17 +60,21 @@ impl Closing {
     }
 
     /// Takes over a socket that got its refusal from the acceptor.
-    pub(super) fn refused(lingering: BoundToken, io: &mut ConnIo, cx: &mut WorkerCtx) -> Closing {
+    pub(super) fn refused(
+        lingering: BoundToken,
+        io: &mut ConnIo,
+        cx: &mut WorkerCtx,
+    ) -> Box<Closing> {
         let stage = Stage::FlushThenLinger;
         Closing { stage, _permit: None, _lingering: Some(lingering) }.watched(io, cx)
     }
 
-    fn watched(self, io: &mut ConnIo, cx: &mut WorkerCtx) -> Closing {
+    fn watched(self, io: &mut ConnIo, cx: &mut WorkerCtx) -> Box<Closing> {
         io.pauses = Pauses::NEVER;
         io.list_ready(&mut cx.work);
         io.list_dirty(&mut cx.work);
         io.set_deadline(cx.config().close_timeout, cx);
-        self
+        Box::new(self)
     }
 
     /// Looks for the peer's Close in what still comes, and passes over everything else. Leaves in

@@ -9,6 +9,7 @@ use super::{
     access::Access,
     blocked::Blocked,
     event_stream::EventStream,
+    holds::HoldRecord,
     outbox::{Flushed, Outbox, OutboxBounds},
     pauses::{PauseReasons, Pauses},
     stream::{Stream, StreamWriter},
@@ -83,6 +84,10 @@ pub(crate) struct ConnIo {
     /// How often it is still read among those who ask for much.
     pub(super) heavy_reads: u8,
     pub(super) pauses: Pauses,
+    /// How many answers of the engine its handler waits for.
+    pub(super) answers_due: u32,
+    /// What the client made of its earlier holds.
+    pub(super) hold_record: HoldRecord,
     /// When bytes last came.
     pub(super) last_rx: Millis,
     /// When bytes last went.
@@ -124,6 +129,8 @@ impl ConnIo {
             listed: Listed::empty(),
             heavy_reads: 0,
             pauses: Pauses::NONE,
+            answers_due: 0,
+            hold_record: HoldRecord::None,
             last_rx: now,
             last_tx: now,
             bytes_sent: 0,
@@ -343,7 +350,7 @@ impl ConnIo {
 
     /// Leaves the connection unread until the deliveries that `session` has caused are made.
     pub(super) fn await_deliveries(&mut self, session: &Session, cx: &mut WorkerCtx) {
-        let wait = session.in_flight.begin_wait(self.id);
+        let wait = session.traffic().in_flight.begin_wait(self.id);
         if let Some(conn) = wait.replaced {
             cx.shared.hub.mailboxes.send_control(conn.worker(), Letter::Resume { conn });
         }

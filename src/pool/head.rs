@@ -63,10 +63,10 @@ pub(super) enum HeadStep {
 
 impl Head {
     /// A connection whose first request is due; `token` counts it among those.
-    pub(super) fn new(token: BoundToken, io: &mut ConnIo, cx: &mut WorkerCtx) -> Head {
+    pub(super) fn new(token: BoundToken, io: &mut ConnIo, cx: &mut WorkerCtx) -> Box<Head> {
         io.set_deadline(cx.config().handshake_timeout, cx);
         let awaits = if cx.config().proxy_protocol { Awaited::ProxyHeader } else { Awaited::First };
-        Head { awaits, _token: token }
+        Box::new(Head { awaits, _token: token })
     }
 
     /// Reads the header of the PROXY protocol off the front of `input`, and believes it if a

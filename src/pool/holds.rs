@@ -54,7 +54,7 @@ impl Holds {
         if is_held || self.senders.len() >= SENDERS_MAX {
             return;
         }
-        if sender.in_flight.hold(record == HoldRecord::Steady, self.hub.now_ms()) {
+        if sender.traffic().in_flight.hold(record == HoldRecord::Steady, self.hub.now_ms()) {
             self.senders.push(Arc::clone(sender));
             cx.metrics().sender_holds.add(1);
         }
@@ -62,17 +62,17 @@ impl Holds {
 
     /// Spares the client further direct messages, until it has caught up or is given up.
     pub(super) fn refuse_directs(&self) {
-        self.receiver.inbound.set_behind(true);
+        self.receiver.traffic().inbound.set_behind(true);
     }
 
     /// Lets all senders go. Returns the client's record, which was `record` before.
     pub(super) fn let_go(&mut self, caught_up: bool, record: HoldRecord) -> HoldRecord {
-        self.receiver.inbound.set_behind(false);
+        self.receiver.traffic().inbound.set_behind(false);
         if self.senders.is_empty() {
             return record;
         }
         for sender in self.senders.drain(..) {
-            if let Some(conn) = sender.in_flight.end_hold(caught_up, self.hub.now_ms()) {
+            if let Some(conn) = sender.traffic().in_flight.end_hold(caught_up, self.hub.now_ms()) {
                 self.hub.mailboxes.send_control(conn.worker(), Letter::Resume { conn });
             }
         }

@@ -31,8 +31,6 @@ pub(super) struct InlineConn<'a> {
     pub(super) session: &'a mut Arc<Session>,
     /// When the handler is to be called without a message; 0 for never.
     pub(super) wake_at: &'a mut Millis,
-    /// How many answers of the engine are awaited.
-    pub(super) answers_due: &'a mut u32,
 }
 
 impl ConnHandle for InlineConn<'_> {
@@ -118,7 +116,7 @@ impl ConnHandle for InlineConn<'_> {
         let asker = Asker::Conn { conn: self.io.id, next: Box::new(next) };
         match self.cx.shared.hub.ask(question, asker) {
             Ok(()) => {
-                *self.answers_due += 1;
+                self.io.answers_due += 1;
                 self.io.pauses.set(PauseReasons::ENGINE);
                 None
             }
@@ -128,7 +126,7 @@ impl ConnHandle for InlineConn<'_> {
     }
 
     fn awaits_engine(&self) -> bool {
-        *self.answers_due > 0
+        self.io.answers_due > 0
     }
 
     fn wake_after(&mut self, wait: Duration) {

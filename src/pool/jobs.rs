@@ -456,10 +456,10 @@ impl ConnHandle for RemoteConn<'_> {
     // too, though not for a receiver that holds the session. Its worker hears of it once for each
     // wait.
     fn await_deliveries(&mut self) {
-        if !self.session.in_flight.has_waiting() {
+        if !self.session.traffic().in_flight.has_waiting() {
             self.queue.send_control(Letter::Await { conn: self.queue.conn });
         }
-        self.session.in_flight.wait(WAIT_MAX);
+        self.session.traffic().in_flight.wait(WAIT_MAX);
     }
 
     // The sockets that feed these threads are paused by their queues.

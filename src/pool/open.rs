@@ -10,7 +10,7 @@ use super::{
     conn_io::{ConnIo, Readiness},
     costs::{COST_PER_TURN_MAX, MESSAGES_PER_TURN_MAX, cost_of_message},
     dispatch::Dispatch,
-    holds::{HOLD_MS_MAX, HoldRecord, Holds},
+    holds::{HOLD_MS_MAX, Holds},
     inline_conn::InlineConn,
     jobs::SerialQueue,
     outbox::Flushed,
@@ -50,16 +50,12 @@ pub(crate) struct Open {
     pub(super) lags: Option<Box<RoomLags>>,
     /// The senders that wait for the client to read, while it is behind with what they sent.
     holds: Option<Box<Holds>>,
-    /// What the client made of its earlier holds.
-    record: HoldRecord,
     /// When a ping was last sent; 0 if none was.
     pinged: Millis,
     /// When its session is shown in presence if it has said nothing by then; 0 once that is done.
     show_at: Millis,
     /// When its handler asked to be called without a message; 0 for never.
     pub(super) wake_at: Millis,
-    /// How many answers of the engine its handler waits for.
-    pub(super) answers_due: u32,
 }
 
 /// An upgrade that its handler would take.
@@ -117,11 +113,9 @@ impl Open {
             permit,
             lags: None,
             holds: None,
-            record: HoldRecord::None,
             pinged: 0,
             show_at: if resumable { cx.now + NEWCOMER_QUIET_MS } else { 0 },
             wake_at: 0,
-            answers_due: 0,
         });
         open.call(&Call::Open, io, cx);
         if io.stream.is_worn() {
@@ -139,8 +133,8 @@ impl Open {
         io: &'a mut ConnIo,
         cx: &'a mut WorkerCtx,
     ) -> (&'a mut Dispatch, InlineConn<'a>) {
-        let Open { session, wake_at, answers_due, dispatch, .. } = self;
-        (dispatch, InlineConn { io, cx, session, wake_at, answers_due })
+        let Open { session, wake_at, dispatch, .. } = self;
+        (dispatch, InlineConn { io, cx, session, wake_at })
     }
 
     /// Makes a call of the handler. `false` asks that the connection be paused.
@@ -237,7 +231,7 @@ impl Open {
         if io.outbox.is_nearly_empty(&cx.limits.outbox)
             && let Some(mut holds) = self.holds.take()
         {
-            self.record = holds.let_go(true, self.record);
+            io.hold_record = holds.let_go(true, io.hold_record);
         }
         Ok(flushed)
     }
@@ -257,7 +251,7 @@ impl Open {
             cx.timers.hasten(io.slot(), &mut io.deadline, holds.until);
         }
         if let Some(holds) = self.holds.as_mut().filter(|holds| cx.now < holds.until) {
-            holds.add(sender, self.record, cx);
+            holds.add(sender, io.hold_record, cx);
             if io.outbox.status(&cx.limits.outbox) == SendStatus::Behind {
                 holds.refuse_directs();
             }
@@ -363,7 +357,7 @@ impl Open {
 
     /// Stops reading until the deliveries that the session has caused are made.
     pub(super) fn await_deliveries(&mut self, io: &mut ConnIo, cx: &mut WorkerCtx) {
-        if self.session.in_flight.is_over() {
+        if self.session.is_over() {
             io.await_deliveries(&self.session, cx);
         }
     }
@@ -445,7 +439,7 @@ impl Open {
         }
         if let Some(holds) = &mut self.holds {
             if cx.now >= holds.until {
-                self.record = holds.let_go(false, self.record);
+                io.hold_record = holds.let_go(false, io.hold_record);
             } else {
                 next = next.min(holds.until);
             }
@@ -459,7 +453,7 @@ impl Open {
         reason: &CloseReason,
         io: &mut ConnIo,
         cx: &mut WorkerCtx,
-    ) -> Box<Endpoint> {
+    ) -> Endpoint {
         if reason.code() == CloseReason::SLOW_CONSUMER.code() {
             let dropped = io.outbox.discard_unsent(&mut cx.scratch.spare);
             cx.metrics().dropped.add(dropped as u64);
@@ -467,7 +461,7 @@ impl Open {
         }
         self.endpoint.close(reason, &mut cx.scratch.control, cx.limits.protocol(0).role);
         io.queue_control(cx);
-        Box::new(std::mem::take(&mut self.endpoint))
+        std::mem::take(&mut self.endpoint)
     }
 
     /// Ends the service of a connection; its last bytes may still be on their way.
@@ -476,7 +470,7 @@ impl Open {
         (reason, stage): Ended,
         io: &mut ConnIo,
         cx: &mut WorkerCtx,
-    ) -> Closing {
+    ) -> Box<Closing> {
         log::debug!("{} {}: closed, {reason}", io.remote, self.session.client_id);
         cx.metrics().count_close(reason.known_code());
         if let Some(access) = &mut io.access {

@@ -63,7 +63,7 @@ pub(super) struct Post {
     /// Header lines of the answer, for the page that posts.
     for_page: String,
     /// It counts among the pending heads, and more requests may follow.
-    head: Head,
+    head: Box<Head>,
 }
 
 enum State {
@@ -193,7 +193,7 @@ impl Post {
     /// Awaits the body of a post.
     pub(super) fn begin(
         request: PostRequest,
-        head: Head,
+        head: Box<Head>,
         io: &mut ConnIo,
         cx: &mut WorkerCtx,
     ) -> Post {
@@ -264,7 +264,12 @@ impl Post {
     }
 
     /// Answers it. Returns the connection's next request.
-    pub(super) fn answer(self, answer: &PostAnswer, io: &mut ConnIo, cx: &mut WorkerCtx) -> Head {
+    pub(super) fn answer(
+        self,
+        answer: &PostAnswer,
+        io: &mut ConnIo,
+        cx: &mut WorkerCtx,
+    ) -> Box<Head> {
         let Post { closes, for_page, mut head, state } = self;
         let is_cut = matches!(state, State::Body(_)) || answer.is_last();
         let closes = closes || is_cut;

@@ -18,13 +18,13 @@ impl Open {
         cx: &mut WorkerCtx,
     ) {
         io.last_rx = cx.now;
-        self.answers_due = self.answers_due.saturating_sub(1);
+        io.answers_due = io.answers_due.saturating_sub(1);
         let Ok(next) = next.downcast::<Continuation>() else { return };
         cx.progress.begin_call(CallName::Answer.number(), self.session.route);
         let (dispatch, mut conn) = self.parts(io, cx);
         dispatch.go_on(&mut conn, *next, outcome);
         cx.progress.end_call();
-        if self.answers_due == 0 {
+        if io.answers_due == 0 {
             io.pauses.clear(PauseReasons::ENGINE);
         }
         io.list_ready(&mut cx.work);

@@ -19,7 +19,7 @@ pub(crate) struct Asking {
     lookup: Lookup,
     answer: Arc<UpgradeAnswer>,
     /// It counts among the pending heads until it is answered.
-    _head: Head,
+    _head: Box<Head>,
 }
 
 /// An upgrade in the line of those that wait for a permit.
@@ -44,7 +44,7 @@ pub(super) enum Next {
 pub(super) fn ask_handler(
     lookup: Lookup,
     bytes: &[u8],
-    head: Head,
+    head: Box<Head>,
     io: &mut ConnIo,
     cx: &mut WorkerCtx,
 ) -> Next {

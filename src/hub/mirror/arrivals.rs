@@ -53,7 +53,7 @@ impl Hub {
         }
         let mut deferred = Deferred::default();
         let total = members.iter().map(|count| *count as usize).sum();
-        payer.inspect(|payer| payer.in_flight.note_sent(frame.len()));
+        payer.inspect(|payer| payer.traffic().in_flight.note_sent(frame.len()));
         let keys: Arc<[(RoomKey, u64)]> =
             states.iter().map(|(room, seq, _)| (room.key, *seq)).collect();
         let alone = if let [(room, _)] = *keys { Some(room) } else { None };

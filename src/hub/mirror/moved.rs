@@ -92,7 +92,7 @@ impl Hub {
         self.count(&state);
         for membership in &state.memberships {
             let mut room_state = membership.room.state.lock();
-            let (client, shown) = (session.client_id, state.shown());
+            let (client, shown) = (session.client_id, state.shown.clone());
             room_state.roster.set_remote(client, false);
             match room_state.roster.is_going(client) {
                 true => room_state.roster.take_back(client, shown),
@@ -100,7 +100,7 @@ impl Hub {
             }
             self.rooms.note_vacancy(&membership.room, &mut room_state);
         }
-        let user = state.identity.as_ref().map(|identity| Arc::clone(&identity.user));
+        let user = state.shown.shared_user();
         self.sessions.put(&session, user);
         let away_max = self.limits.away_max();
         let evicted = self.sessions.set_away(&session, now_ms, false, None, away_max);

@@ -24,10 +24,8 @@ pub(crate) struct ShownAs {
 
 impl ShownAs {
     fn into_shown(self) -> Shown {
-        Shown {
-            name: self.name.map(Arc::from),
-            identity: self.user.map(|user| Arc::new(Identity::new(user))),
-        }
+        let identity = self.user.map(|user| Arc::new(Identity::new(user)));
+        Shown::new(self.name.map(Arc::from), identity)
     }
 }
 

@@ -50,10 +50,9 @@ impl Session {
             state.memberships.iter().map(|of| of.room.name.clone()).collect();
         let keys = state.memberships.iter().map(|of| of.room.key);
         let places: RoomPlaces = keys.zip(0..).collect();
-        let shown = state.shown();
         let shown = ShownAs {
-            user: shown.user().map(str::to_owned),
-            name: shown.name.as_deref().map(str::to_owned),
+            user: state.shown.user().map(str::to_owned),
+            name: state.shown.name().map(str::to_owned),
         };
         let direct_seqs = state.inbox.as_ref().map_or((0, 0), |inbox| inbox.seqs());
         let record = self.record(&state, route, &places, 0);
