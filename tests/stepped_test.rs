@@ -134,6 +134,28 @@ fn a_turn_writes_so_many_bytes_and_no_more() {
 }
 
 #[test]
+fn writing_much_looks_at_the_clock_as_often_as_writing_to_many() {
+    let mut server = chat(Config { thread_pool_size: 1, max_conn: 200, ..Config::default() });
+    let mut clients: Vec<MemoryClient> = (0..100).map(|_| enter_chat(&mut server)).collect();
+    let sender = clients.pop().unwrap();
+    // Its clock is over when it is first looked at: after 16 sockets, or after 128 KiB.
+    server.limit_turns(16);
+    let content = "x".repeat(60_000);
+    sender.write(&frame(0x81, format!("{{\"content\":\"{content}\"}}").as_bytes()));
+    let (mut all, mut turns) = (0, 0);
+    while all < clients.len() * content.len() {
+        server.turn();
+        let written: usize = clients.iter().map(|client| client.read().len()).sum();
+        // Those that wait already have a share of their own.
+        let written_max = 2 * ((128 << 10) + content.len() + 1000);
+        assert!(written <= written_max, "{written} bytes in a turn");
+        all += written;
+        turns += 1;
+        assert!(turns < 1000, "{all} bytes");
+    }
+}
+
+#[test]
 fn a_turn_frees_so_much_and_no_more() {
     const FREED_PER_TURN_MAX: usize = 16 << 20;
     let config = Config { thread_pool_size: 1, max_conn: 200, ..Config::default() };

@@ -3,11 +3,16 @@
 import re
 
 HEAD = ("attack", "ping p50/worst/p99 ms: before", "during", "after", "publish: during",
-        "RSS MB: before/peak/after", "longest turn ms", "insiders closed", "over after s")
+        "RSS MB: before/peak/after", "longest turn/core wait ms", "insiders closed", "over after s")
 
 
 def pair(phase, kind):
     return "/".join(short(phase.get(f"{kind}_{at}_ms")) for at in ("p50", "worst_p50", "p99"))
+
+
+def turn_and_wait(after):
+    """The longest turn, and how much of it may have been somebody else's."""
+    return "/".join(short(after.get(key)) for key in ("turn_max_ms", "core_wait_max_ms"))
 
 
 def short(value):
@@ -29,7 +34,7 @@ def row(result):
         pair(after, "ping"),
         pair(during, "publish"),
         "/".join(short(value) for value in memory),
-        short(after.get("turn_max_ms")),
+        turn_and_wait(after),
         str(result["insiders_closed"]),
         str(result["facts"].get("over_s", "–")),
     )
@@ -49,7 +54,7 @@ def line(result):
         return f"  failed: {result['failed']}"
     _, before, during, after, publish, memory, turn, closed, over = row(result)
     text = (f"  ping {before} → {during} → {after} ms; publish {publish} ms; RSS {memory} MB; "
-            f"longest turn {turn} ms; {closed} insiders closed; over after {over} s")
+            f"longest turn/core wait {turn} ms; {closed} insiders closed; over after {over} s")
     return "\n  ".join(filter(None, (text, besides(result))))
 
 
@@ -74,8 +79,8 @@ def cell(result):
     during, facts = result["phases"]["during"], result["facts"]
     said = [f"ping {pair(during, 'ping')} ms", f"publish {pair(during, 'publish')} ms"]
     said.append(f"RSS {short(during.get('peak_mb'))} MB")
-    if turn := result["phases"]["after"].get("turn_max_ms"):
-        said.append(f"turn {short(turn)} ms")
+    if result["phases"]["after"].get("turn_max_ms"):
+        said.append(f"turn {turn_and_wait(result['phases']['after'])} ms")
     if result["insiders_closed"]:
         said.append(f"{result['insiders_closed']} insiders closed")
     hidden = {"attack_s", "over_s", "bytes_sent_each", "clients", "health_checks", "newcomers",

@@ -7,6 +7,7 @@ import select
 import time
 
 from . import wire
+from .core_wait import CoreWait
 from .crowd import Crowd
 from .probe import Probe
 from .server import Server, kernel_mb
@@ -35,7 +36,7 @@ class Scene:
         self.settings = attack.settings | (attack.short_settings if short else {})
         self.settings |= settings or {}
         self.server = start(binary, self.settings, self.server_core)
-        self.probe = self.quiet = None
+        self.probe = self.quiet = self.core_wait = None
 
     @property
     def address(self):
@@ -44,6 +45,7 @@ class Scene:
     def begin(self):
         """Lets the quiet clients in, and only then makes everything else less urgent than they."""
         self.probe = Probe(self.address, self.core)
+        self.core_wait = CoreWait(self.server.pid, self.core)
         if self.core is not None:
             os.sched_setaffinity(0, {self.core})
         os.nice(5)
@@ -109,6 +111,7 @@ class Scene:
             self.probe.begin("after")
             time.sleep(QUIET_S[self.short])
             self.note("after")
+            self.figures["after"]["core_wait_max_ms"] = self.core_wait.finish()
             # What the attack does from here on is none of theirs.
             self.quiet = self.probe.finish()
 
@@ -176,6 +179,8 @@ class Scene:
             crowd.close()
         if self.probe:
             self.probe.kill()
+        if self.core_wait:
+            self.core_wait.kill()
         self.server.stop()
 
 

@@ -2,11 +2,15 @@
 
 import contextlib
 import io
+import os
 import re
+import subprocess
+import time
 import unittest
 from pathlib import Path
+from unittest import mock
 
-from . import bounds, report, run, wire
+from . import bounds, core_wait, report, run, wire
 from .attacks import ATTACKS
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs/reliability.md"
@@ -25,6 +29,24 @@ def result(name="inflate", **during):
         "refused": {},
         "facts": {},
     }
+
+
+class Waiting(unittest.TestCase):
+    def test_who_shares_a_core_is_seen_to_wait_for_it(self):
+        core = min(os.sched_getaffinity(0))
+        with mock.patch.object(core_wait, "WORKER", "yes"), contextlib.ExitStack() as stack:
+            busy = [subprocess.Popen("yes", stdout=subprocess.DEVNULL) for _ in range(2)]
+            for process in busy:
+                stack.callback(process.wait)
+                stack.callback(process.kill)
+                os.sched_setaffinity(process.pid, {core})
+            deadline, waited = time.monotonic() + 30, 0
+            while not waited and time.monotonic() < deadline:
+                looking = core_wait.CoreWait(busy[0].pid, None)
+                stack.callback(looking.kill)
+                time.sleep(0.2)
+                waited = looking.finish()
+        self.assertGreater(waited, 0)
 
 
 class Bounds(unittest.TestCase):

@@ -315,8 +315,8 @@ impl SteppedServer {
     }
 
     /// Has the turns of all workers end reading and writing after `sockets_max` sockets, as those
-    /// of a slow machine do, and after one at least. What is left is for the turns that follow.
-    /// More than 16 is no limit.
+    /// of a slow machine do, or after fewer where 128 KiB were written, and after one at least.
+    /// What is left is for the turns that follow. More than 16 is no limit.
     pub fn limit_turns(&mut self, sockets_max: usize) {
         self.workers.iter_mut().for_each(|stepped| stepped.worker.limit_turns(sockets_max));
     }

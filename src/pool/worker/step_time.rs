@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 pub(super) const STEP_TIME_MAX: Duration = Duration::from_millis(3);
 
 /// Work after which a step looks at the clock: a tenth of a millisecond, as a rule. Each socket is
-/// [`SOCKET_WORK`], and reading is what the requests cost, too.
+/// [`SOCKET_WORK`]; reading is what the requests cost, too, and writing is the bytes.
 const WORK_PER_LOOK: usize = 128;
 
 /// What it is in such work to read from a socket, or to write to it.
@@ -21,8 +21,6 @@ pub(super) struct StepTime {
     began: Option<Instant>,
     /// What a part of a step does before it looks.
     pub(super) work_per_look: usize,
-    /// Writes in so much work.
-    pub(super) writes_per_look: usize,
     clock: StepClock,
 }
 
@@ -41,7 +39,6 @@ impl StepTime {
         StepTime {
             began: None,
             work_per_look: WORK_PER_LOOK,
-            writes_per_look: WORK_PER_LOOK / SOCKET_WORK,
             clock: if is_machine { StepClock::Machine } else { StepClock::Still },
         }
     }
@@ -49,8 +46,7 @@ impl StepTime {
     /// Has each part of a step of a stepped server come to so many sockets at most.
     pub(super) fn limit(&mut self, sockets_max: usize) {
         let sockets_per_look = WORK_PER_LOOK / SOCKET_WORK;
-        self.writes_per_look = sockets_max.clamp(1, sockets_per_look);
-        self.work_per_look = self.writes_per_look * SOCKET_WORK;
+        self.work_per_look = sockets_max.clamp(1, sockets_per_look) * SOCKET_WORK;
         let is_limit = sockets_max <= sockets_per_look;
         self.clock = if is_limit { StepClock::Over } else { StepClock::Still };
     }

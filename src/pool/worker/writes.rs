@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use super::{Worker, step_time::STEP_TIME_MAX};
+use super::{
+    Worker,
+    step_time::{SOCKET_WORK, STEP_TIME_MAX},
+};
 use crate::{hub::conn_id::ConnId, pool::worker_cx::WorkLists};
 
 /// Sockets written to in one turn: some milliseconds. The others are written to in the next one,
@@ -16,6 +19,9 @@ const FRESH_WRITES_PER_TURN_MAX: usize = WRITES_PER_TURN_MAX / 2;
 /// Bytes written in one turn, and one write at least: another bound of some milliseconds, where
 /// much is written to each socket.
 const WRITTEN_BYTES_PER_TURN_MAX: u64 = 8 << 20;
+
+/// Bytes whose writing takes as long as other work of one, as [`SOCKET_WORK`] counts it.
+const WRITTEN_PER_WORK: usize = 1024;
 
 /// Rounds of the flush: a close that begins in one is written in the next.
 const FLUSH_ROUNDS_MAX: usize = 4;
@@ -77,14 +83,17 @@ impl Worker {
         slots: &'s [usize],
         (bytes_out_max, time_max): (u64, Duration),
     ) -> &'s [usize] {
-        let mut next_look = self.step_time.writes_per_look;
+        let bytes_before = self.cx.metrics().bytes_out.value();
+        let mut next_look = self.step_time.work_per_look;
         for (nth, slot) in slots.iter().enumerate() {
-            let is_enough = self.cx.metrics().bytes_out.value() >= bytes_out_max;
-            if is_enough || nth == next_look {
+            let bytes_out = self.cx.metrics().bytes_out.value();
+            let work = nth * SOCKET_WORK + (bytes_out - bytes_before) as usize / WRITTEN_PER_WORK;
+            let is_enough = bytes_out >= bytes_out_max;
+            if is_enough || work >= next_look {
                 if is_enough || self.step_time.is_over(time_max) {
                     return &slots[nth..];
                 }
-                next_look += self.step_time.writes_per_look;
+                next_look = work + self.step_time.work_per_look;
             }
             if let Some(conn) = self.conns.get_mut(*slot) {
                 conn.flush(&mut self.cx);
