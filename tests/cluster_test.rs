@@ -683,6 +683,53 @@ fn what_a_full_redis_refuses_is_done_when_it_has_space() {
 }
 
 #[test]
+fn whose_session_ends_is_shown_no_more_where_redis_still_has_it() {
+    let Some((redis, cluster)) = start(&[]) else { return };
+    let mut chats = chats(&cluster);
+    chats[0].join("tea");
+    chats[1].join("coffee");
+    chats[1].publish("coffee", 1);
+    // As a Redis that takes over late: the client was in a room that it has left since, and its
+    // session ends before it is written down again.
+    let presence = format!("{}:{{tea}}:p", cluster.prefix);
+    let ending = chats.pop().unwrap();
+    redis.cli(&["HSET", &presence, &ending.id, &format!("1 {} [null,null]", Uuid::new_v4())]);
+    let session = format!("{}:s:{}", cluster.prefix, ending.id);
+    redis.cli(&["HSET", &session, "m", "coffee\ntea"]);
+    ending.close(Some(1000));
+    eventually("Redis has it no more", || match &*redis.cli(&["HLEN", &presence]) {
+        "1" => Ok(()),
+        count => Err(count.to_owned()),
+    });
+    await_members(&mut chats[0], "tea", 1);
+}
+
+#[test]
+fn a_direct_message_that_was_held_is_refused_when_its_sender_is_elsewhere() {
+    let Some((_redis, proxy, cluster)) = with_proxy() else { return };
+    let mut chats = chats(&cluster);
+    let to = chats[0].id.clone();
+    let direct = |content| json!({"type": "direct", "to": to, "content": content});
+    chats[1].join("tea");
+    tell_newcomer(&mut chats[1], &direct("before"));
+    assert_eq!(chats[0].await_kind("direct")["content"], "before");
+    let mut first = chats.pop().unwrap();
+    proxy.stall(true);
+    cluster.nodes[1].await_ready(false);
+    // Its node holds it, and does not hear that the session moves.
+    first.say(direct("held"));
+    let (mut second, _) = Chat::back(&cluster.nodes[0], &first.session, json!([]));
+    second.ok(direct("after"));
+    assert_eq!(chats[0].await_kind("direct")["content"], "after");
+    proxy.cut(true);
+    proxy.stall(false);
+    cluster.nodes[1].await_ready(true);
+    assert_eq!(first.closed().0, 4010);
+    second.ok(direct("last"));
+    assert_eq!(chats[0].await_kind("direct")["content"], "last");
+}
+
+#[test]
 fn a_session_that_redis_has_lost_is_written_down_again() {
     let Some((redis, cluster)) = start(&[]) else { return };
     let mut chats = chats(&cluster);
