@@ -233,6 +233,7 @@ impl Core {
             shown.cloned().unwrap_or_default(),
             self.names.channel(room),
             number(self.kept_ms()),
+            bytes(room.as_str()),
         ];
         let sent = match shown {
             Some(_) => Sent::Show(client),

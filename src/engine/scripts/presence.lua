@@ -3,7 +3,7 @@
 --
 -- KEYS: hash of the room, presence, the client's session, which is written down before it is shown
 -- ARGV: 'P' to show or 'L' to take out, client, fence, node, how it is shown, channel, milliseconds
---       that the room is kept
+--       that the room is kept, name of the room
 -- Returns: 1 if it was changed, 0 if not, and -1 if another node has shown the client since.
 local client, fence = ARGV[2], tonumber(ARGV[3])
 local known = redis.call('HGET', KEYS[2], client)
@@ -16,13 +16,22 @@ end
 local version
 if ARGV[1] == 'P' then
   -- It may never have been shown here by the node that has it now.
-  local of_session = redis.call('HGET', KEYS[3], 'f')
-  if not of_session or tonumber(of_session) > fence then
+  local of_session = redis.call('HMGET', KEYS[3], 'f', 'm')
+  if not of_session[1] or tonumber(of_session[1]) > fence then
     return 0
   end
   -- What may fail comes first: scripts are not rolled back.
   version = next_version(KEYS[1])
   redis.call('HSET', KEYS[2], client, ARGV[3] .. ' ' .. ARGV[4] .. ' ' .. ARGV[5])
+  -- Whoever ends the session takes the client out of the rooms in its list. Where a full Redis has
+  -- refused the last one, this room is not in it yet.
+  local rooms, is_listed = of_session[2] or '', false
+  for name in string.gmatch(rooms, '[^\n]+') do
+    is_listed = is_listed or name == ARGV[8]
+  end
+  if not is_listed then
+    redis.call('HSET', KEYS[3], 'm', rooms == '' and ARGV[8] or rooms .. '\n' .. ARGV[8])
+  end
 else
   -- Fails here if it is of another kind. After the first write a Redis that is full lets a script go
   -- on: who leaves, leaves.
