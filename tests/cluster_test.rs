@@ -682,25 +682,47 @@ fn what_a_full_redis_refuses_is_done_when_it_has_space() {
     assert_eq!(redis.cli(&["XLEN", &stream]).trim(), "2");
 }
 
-#[test]
-fn whose_session_ends_is_shown_no_more_where_redis_still_has_it() {
-    let Some((redis, cluster)) = start(&[]) else { return };
+/// Two nodes with a client each. Redis shows the second client in the room of the first, where its
+/// node does not have it, as one does that takes over late: the client has left, and the node that
+/// it was on is gone.
+fn with_one_who_has_left() -> Option<(Redis, Cluster, Vec<Chat>)> {
+    let (redis, cluster) = start(&[])?;
     let mut chats = chats(&cluster);
     chats[0].join("tea");
     chats[1].join("coffee");
     chats[1].publish("coffee", 1);
-    // As a Redis that takes over late: the client was in a room that it has left since, and its
-    // session ends before it is written down again.
-    let presence = format!("{}:{{tea}}:p", cluster.prefix);
+    show_by_another_node(&redis, &cluster, "tea", &chats[1].id, 1);
+    Some((redis, cluster, chats))
+}
+
+/// Has Redis show a client in a room, by a node that is gone.
+fn show_by_another_node(redis: &Redis, cluster: &Cluster, room: &str, client: &str, fence: u64) {
+    let shown = format!("{fence} {} [null,null]", Uuid::new_v4());
+    redis.cli(&["HSET", &presence_key(cluster, room), client, &shown]);
+}
+
+fn presence_key(cluster: &Cluster, room: &str) -> String {
+    format!("{}:{{{room}}}:p", cluster.prefix)
+}
+
+/// Waits until Redis shows so many clients in "tea".
+fn await_shown(redis: &Redis, cluster: &Cluster, count: &str) {
+    let key = presence_key(cluster, "tea");
+    eventually("Redis has it no more", || match &*redis.cli(&["HLEN", &key]) {
+        shown if shown.trim() == count => Ok(()),
+        shown => Err(shown.to_owned()),
+    });
+}
+
+#[test]
+fn whose_session_ends_is_shown_no_more_where_redis_still_has_it() {
+    let Some((redis, cluster, mut chats)) = with_one_who_has_left() else { return };
     let ending = chats.pop().unwrap();
-    redis.cli(&["HSET", &presence, &ending.id, &format!("1 {} [null,null]", Uuid::new_v4())]);
+    // Its session ends before it is written down again.
     let session = format!("{}:s:{}", cluster.prefix, ending.id);
     redis.cli(&["HSET", &session, "m", "coffee\ntea"]);
     ending.close(Some(1000));
-    eventually("Redis has it no more", || match &*redis.cli(&["HLEN", &presence]) {
-        "1" => Ok(()),
-        count => Err(count.to_owned()),
-    });
+    await_shown(&redis, &cluster, "1");
     await_members(&mut chats[0], "tea", 1);
 }
 
@@ -894,49 +916,28 @@ fn direct_messages_go_on_after_redis_has_lost_them() {
 
 #[test]
 fn who_has_left_is_shown_no_more_though_redis_has_it_by_an_earlier_node() {
-    let Some((redis, cluster)) = start(&[]) else { return };
-    let mut chats = chats(&cluster);
-    chats[0].join("tea");
-    chats[1].join("coffee");
-    chats[1].publish("coffee", 1);
-    // As a Redis that takes over late: the client was in the room on a node that is gone.
-    let presence = format!("{}:{{tea}}:p", cluster.prefix);
-    let shown = format!("1 {} [null,null]", Uuid::new_v4());
-    redis.cli(&["HSET", &presence, &chats[1].id, &shown]);
+    let Some((redis, cluster, _chats)) = with_one_who_has_left() else { return };
     // The node that has its session opens the room.
     let mut late = outside(&cluster.nodes[1]);
     late.join("tea");
     await_members(&mut late, "tea", 2);
-    eventually("Redis has it no more", || match &*redis.cli(&["HLEN", &presence]) {
-        "2" => Ok(()),
-        count => Err(count.to_owned()),
-    });
+    await_shown(&redis, &cluster, "2");
 }
 
 #[test]
 fn who_has_left_a_room_that_its_node_has_not_open_is_shown_no_more() {
-    let Some((redis, cluster)) = start(&[]) else { return };
-    let mut chats = chats(&cluster);
-    chats[0].join("tea");
-    chats[1].join("coffee");
-    chats[1].publish("coffee", 1);
-    // As a Redis that takes over late: the client was in rooms that its node does not have. In one
-    // of them it is shown by a node that took its session up later.
-    let presence = |room: &str| format!("{}:{{{room}}}:p", cluster.prefix);
+    let Some((redis, cluster, mut chats)) = with_one_who_has_left() else { return };
     let id = chats[1].id.clone();
-    let node = Uuid::new_v4();
-    redis.cli(&["HSET", &presence("tea"), &id, &format!("1 {node} [null,null]")]);
-    redis.cli(&["HSET", &presence("milk"), &id, &format!("2 {node} [null,null]")]);
+    // In another room it is shown by a node that took its session up later.
+    show_by_another_node(&redis, &cluster, "milk", &id, 2);
     let session = format!("{}:s:{id}", cluster.prefix);
     redis.cli(&["HSET", &session, "m", "coffee\ntea\nmilk"]);
     chats[1].join("water");
-    eventually("Redis has it no more", || match &*redis.cli(&["HLEN", &presence("tea")]) {
-        "1" => Ok(()),
-        count => Err(count.to_owned()),
-    });
+    await_shown(&redis, &cluster, "1");
     await_members(&mut chats[0], "tea", 1);
     for room in ["coffee", "milk", "water"] {
-        assert_eq!(redis.cli(&["HEXISTS", &presence(room), &id]).trim(), "1", "{room}");
+        let presence = presence_key(&cluster, room);
+        assert_eq!(redis.cli(&["HEXISTS", &presence, &id]).trim(), "1", "{room}");
     }
 }
 
