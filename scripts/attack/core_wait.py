@@ -11,7 +11,8 @@ import multiprocessing
 import os
 import time
 
-WORKER = "rusty-socks-wor"
+# Linux keeps 15 bytes of the name of a thread.
+WORKER = "rusty-socks-worker"[:15]
 LOOK_S = 0.004
 # Between looks that are further apart than this, more than one wait may have been.
 APART_S_MAX = 0.02

@@ -335,7 +335,7 @@ impl<S: 'static, M: Mode> Context<'_, S, M> {
         if mailbox_is_behind {
             self.conn.on_backpressure();
         }
-        if self.conn.session().is_over() {
+        if self.conn.session().has_too_much_in_flight() {
             self.conn.await_deliveries();
         }
     }

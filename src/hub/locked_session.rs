@@ -44,7 +44,7 @@ impl Hub {
         if deferred.behind {
             conn.on_backpressure();
         }
-        if session.is_over() {
+        if session.has_too_much_in_flight() {
             conn.await_deliveries();
         }
         result

@@ -69,7 +69,7 @@ impl Publisher {
 
     /// Whether so many deliveries of its messages are still to be made that it should wait.
     pub(crate) fn is_behind(&self) -> bool {
-        self.session.is_over()
+        self.session.has_too_much_in_flight()
     }
 
     fn sender(&self) -> Sender<'_> {

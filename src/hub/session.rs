@@ -80,6 +80,7 @@ pub(crate) struct Session {
     awaits_identity: AtomicBool,
     /// Whether the engine is told already that the session is not as it was.
     pub(super) is_noted: AtomicBool,
+    /// Made when it is first asked for: many sessions only listen.
     traffic: OnceLock<Box<Traffic>>,
     /// Taken before any room's lock and before the table's. Two sessions are locked in the order
     /// of their client ids.
@@ -251,14 +252,14 @@ impl Session {
         state.may_direct = may.contains(Permissions::DIRECT);
     }
 
-    /// Returns what the session counts of its traffic.
+    /// Returns what the session counts of its traffic, from the first time on that it is asked for.
     pub(crate) fn traffic(&self) -> &Traffic {
         self.traffic.get_or_init(Box::default)
     }
 
     /// Whether the session has so much on its way that its connection should wait.
     #[inline]
-    pub(crate) fn is_over(&self) -> bool {
+    pub(crate) fn has_too_much_in_flight(&self) -> bool {
         self.traffic.get().is_some_and(|traffic| traffic.in_flight.is_over())
     }
 

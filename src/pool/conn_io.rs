@@ -84,6 +84,7 @@ pub(crate) struct ConnIo {
     /// How often it is still read among those who ask for much.
     pub(super) heavy_reads: u8,
     pub(super) pauses: Pauses,
+    // These two are of the open phase alone, and stand here because there is space for them.
     /// How many answers of the engine its handler waits for.
     pub(super) answers_due: u32,
     /// What the client made of its earlier holds.

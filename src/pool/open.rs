@@ -357,7 +357,7 @@ impl Open {
 
     /// Stops reading until the deliveries that the session has caused are made.
     pub(super) fn await_deliveries(&mut self, io: &mut ConnIo, cx: &mut WorkerCtx) {
-        if self.session.is_over() {
+        if self.session.has_too_much_in_flight() {
             io.await_deliveries(&self.session, cx);
         }
     }
