@@ -200,6 +200,9 @@ fn seeds_of_clusters_that_found_something_keep_every_promise() {
         (1_795_891_331_896_367_009, 400, 6),
         // A session ended at a server that took over and still had it in a room that it had left.
         (1_795_897_208_776_130_361, 2000, 6),
+        // A message to two rooms came to one while its node opened the other for a client of the
+        // first, and again to the other.
+        (17_959_500_363, 2000, 6),
         // A full Redis had refused to write down that a client was in a room, and had space again
         // when it was to show the client there. Then its node was killed.
         (1_795_919_362_758, 2000, 6),

@@ -1,9 +1,9 @@
 //! Messages to several rooms, which keep their place in each of them.
 //!
 //! Such a message is delivered once, with its number in each of its rooms. So it waits until those
-//! of them that are on this node have come up to it: one may be about to be opened again because
-//! something of it was missed, or have missed something that nobody has noticed yet. As every
-//! message has its numbers from one script, rooms never wait for each other in a circle.
+//! of them that are on this node have come up to it: one may be about to be opened, or to be opened
+//! again because something of it was missed, or have missed something that nobody has noticed yet.
+//! As every message has its numbers from one script, rooms never wait for each other in a circle.
 
 use std::sync::Arc;
 
@@ -89,7 +89,11 @@ impl Core {
             |other: &RoomName| tried.is_some_and(|tried| tried.is_asked && tried.name == *other);
         let is_behind = |(other, epoch, seq): &&Place| {
             let Some(known) = self.rooms.get(other).filter(|_| other != name) else { return false };
-            let Some(room) = &known.room else { return false };
+            let is_opening = matches!(known.stage, Stage::Subscribing | Stage::Opening);
+            let Some(room) = &known.room else {
+                // Whoever joins it may be in this room, and would get the message by both.
+                return is_opening && !self.waits_for(other, name);
+            };
             let state = room.state.lock();
             let here = state.history.position();
             let at = state.in_this_epoch(Position { epoch: *epoch, seq: *seq });
@@ -99,11 +103,7 @@ impl Core {
                 true => here.seq + 1 < *seq,
                 false => !is_past,
             };
-            let may_wait = match known.stage {
-                Stage::Lost | Stage::Refused(_) => false,
-                Stage::Open => !was_asked(other),
-                Stage::Subscribing | Stage::Opening => true,
-            };
+            let may_wait = is_opening || known.stage == Stage::Open && !was_asked(other);
             is_behind && may_wait && !state.is_gone() && !self.waits_for(other, name)
         };
         let (other, _, _) = others.iter().find(is_behind)?;
