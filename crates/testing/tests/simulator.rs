@@ -206,6 +206,9 @@ fn seeds_of_clusters_that_found_something_keep_every_promise() {
         // A full Redis had refused to write down that a client was in a room, and had space again
         // when it was to show the client there. Then its node was killed.
         (1_795_919_362_758, 2000, 6),
+        // A client came who could make the room that had been asked for on behalf of one who could
+        // not.
+        (17_970_100_398, 2000, 6),
     ] {
         let report = Cluster::new(cluster::Plan::draw(seed, steps, clients)).run();
         assert!(report.broken.is_none(), "{report}");

@@ -168,10 +168,13 @@ impl Core {
         since: Option<Position>,
         answer: Option<Value>,
     ) {
-        if !self.rooms.contains_key(name) {
-            return;
-        }
+        let Some(known) = self.rooms.get(name) else { return };
+        let may_make = known.may_make;
         let Some(answer) = answer else { return self.fail_room(name, RoomError::EngineAway) };
+        if answer == Value::Nil && may_make {
+            // Somebody who may make it has come since it was asked for.
+            return self.open_since(name, since);
+        }
         if answer == Value::Nil {
             let args = vec![Bytes::from_static(b"ZREM"), self.names.rooms(), bytes(name.as_str())];
             self.command(self.shard_of(name), args, Sent::Nothing("forgetting a room"));
