@@ -727,6 +727,25 @@ fn whose_session_ends_is_shown_no_more_where_redis_still_has_it() {
 }
 
 #[test]
+fn a_session_ends_where_redis_has_lost_that_it_moved() {
+    let Some((redis, cluster)) = start(&[]) else { return };
+    let mut chats = chats(&cluster);
+    let epoch = chats[0].join("tea")["epoch"].clone();
+    let (session, id) = (chats[0].session.clone(), chats[0].id.clone());
+    let rooms = json!([place("tea", &epoch, 0)]);
+    let (mut moved, _) = Chat::back(&cluster.nodes[1], &session, rooms);
+    moved.publish("tea", 1);
+    let key = format!("{}:s:{id}", cluster.prefix);
+    redis.cli(&["HSET", &key, "f", "1"]);
+    redis.cli(&["HDEL", &key, "t"]);
+    moved.close(Some(1000));
+    eventually("its fence alone stays", || match &*redis.cli(&["HKEYS", &key]) {
+        fields if fields.trim() == "f" => Ok(()),
+        fields => Err(fields.to_owned()),
+    });
+}
+
+#[test]
 fn a_direct_message_that_was_held_is_refused_when_its_sender_is_elsewhere() {
     let Some((_redis, proxy, cluster)) = with_proxy() else { return };
     let mut chats = chats(&cluster);

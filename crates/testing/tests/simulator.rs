@@ -209,6 +209,8 @@ fn seeds_of_clusters_that_found_something_keep_every_promise() {
         // A client came who could make the room that had been asked for on behalf of one who could
         // not.
         (17_970_100_398, 2000, 6),
+        // A session was resumed, and ended at a server that took over and had not heard of it.
+        (17_970_200_105, 2000, 6),
     ] {
         let report = Cluster::new(cluster::Plan::draw(seed, steps, clients)).run();
         assert!(report.broken.is_none(), "{report}");

@@ -8,12 +8,13 @@
 local FENCE_KEPT_MS = 300000
 
 local fields = redis.call('HMGET', KEYS[1], 'f', 't', 'm')
-if fields[1] ~= ARGV[2] then
+-- A lower one is of a server that has lost the last moments.
+if not fields[1] or tonumber(fields[1]) > tonumber(ARGV[2]) then
   return 0
 end
 leave_rooms(ARGV[4], ARGV[1], ARGV[2], ARGV[3], fields[3] or '', {})
 redis.call('DEL', KEYS[1], KEYS[2])
-if fields[2] then
+if fields[2] or fields[1] ~= ARGV[2] then
   redis.call('HSET', KEYS[1], 'f', ARGV[2])
   redis.call('PEXPIRE', KEYS[1], FENCE_KEPT_MS)
 end
