@@ -705,10 +705,10 @@ fn presence_key(cluster: &Cluster, room: &str) -> String {
     format!("{}:{{{room}}}:p", cluster.prefix)
 }
 
-/// Waits until Redis shows so many clients in "tea".
+/// Waits until Redis shows so many clients in "tea", and no more.
 fn await_shown(redis: &Redis, cluster: &Cluster, count: &str) {
     let key = presence_key(cluster, "tea");
-    eventually("Redis has it no more", || match &*redis.cli(&["HLEN", &key]) {
+    eventually("Redis shows so many", || match &*redis.cli(&["HLEN", &key]) {
         shown if shown.trim() == count => Ok(()),
         shown => Err(shown.to_owned()),
     });
@@ -735,6 +735,7 @@ fn a_session_ends_where_redis_has_lost_that_it_moved() {
     let rooms = json!([place("tea", &epoch, 0)]);
     let (mut moved, _) = Chat::back(&cluster.nodes[1], &session, rooms);
     moved.publish("tea", 1);
+    // As a Redis that takes over late, which has the fence of the first node.
     let key = format!("{}:s:{id}", cluster.prefix);
     redis.cli(&["HSET", &key, "f", "1"]);
     redis.cli(&["HDEL", &key, "t"]);

@@ -172,7 +172,7 @@ impl Core {
         let may_make = known.may_make;
         let Some(answer) = answer else { return self.fail_room(name, RoomError::EngineAway) };
         if answer == Value::Nil && may_make {
-            // Somebody who may make it has come since it was asked for.
+            // Somebody who may make the room has come since it was asked for.
             return self.open_since(name, since);
         }
         if answer == Value::Nil {

@@ -1,14 +1,14 @@
 -- Ends a session, unless another node has taken it up. Its client leaves the rooms that are in its
--- list still, as some are where a server took over that had missed the last moments. Of one that has
--- moved the fence stays for a while: a node that had it before and has not heard of it would write
--- it down again.
+-- list still, as some are where a server took over that had missed the last moments. Of a session
+-- that has moved, as this server knows or as its lower fence shows, the fence stays for a while: a
+-- node that had it before and has not heard of the move would write it down again.
 --
 -- KEYS: session, its direct messages, sessions of the node
 -- ARGV: client, fence, node, prefix of all keys
 local FENCE_KEPT_MS = 300000
 
 local fields = redis.call('HMGET', KEYS[1], 'f', 't', 'm')
--- A lower one is of a server that has lost the last moments.
+-- A server that has lost the last moments may have a lower fence.
 if not fields[1] or tonumber(fields[1]) > tonumber(ARGV[2]) then
   return 0
 end

@@ -24,7 +24,7 @@ if ARGV[1] == 'P' then
   version = next_version(KEYS[1])
   redis.call('HSET', KEYS[2], client, ARGV[3] .. ' ' .. ARGV[4] .. ' ' .. ARGV[5])
   -- Whoever ends the session takes the client out of the rooms in its list. Where a full Redis has
-  -- refused the last one, this room is not in it yet.
+  -- refused the latest list, this room is not in it yet.
   local rooms, is_listed = of_session[2] or '', false
   for name in string.gmatch(rooms, '[^\n]+') do
     is_listed = is_listed or name == ARGV[8]

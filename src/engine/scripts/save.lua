@@ -9,7 +9,7 @@
 --       before
 -- Returns: 0 if another node has it; 1 and the number of its last direct message.
 local known = redis.call('HMGET', KEYS[1], 'f', 'q', 'm', 'o')
--- A lower one is of a server that has lost the last moments.
+-- A server that has lost the last moments may have a lower fence.
 if known[1] and tonumber(known[1]) > tonumber(ARGV[3]) then
   return { 0 }
 end
