@@ -206,8 +206,8 @@ fn seeds_of_clusters_that_found_something_keep_every_promise() {
         // A full Redis had refused to write down that a client was in a room, and had space again
         // when it was to show the client there. Then its node was killed.
         (1_795_919_362_758, 2000, 6),
-        // A client came who could make the room that had been asked for on behalf of one who could
-        // not.
+        // A client joined a room that was not there, for which its node had just asked on behalf of
+        // something that makes no rooms.
         (17_970_100_398, 2000, 6),
         // A session was resumed, and ended at a server that took over and had not heard of it.
         (17_970_200_105, 2000, 6),

@@ -172,7 +172,7 @@ impl Core {
         let may_make = known.may_make;
         let Some(answer) = answer else { return self.fail_room(name, RoomError::EngineAway) };
         if answer == Value::Nil && may_make {
-            // Somebody who may make the room has come since it was asked for.
+            // Since it was asked for, somebody has come who joins it, which makes it.
             return self.open_since(name, since);
         }
         if answer == Value::Nil {
