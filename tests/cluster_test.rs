@@ -49,7 +49,7 @@ const MESSAGES: u64 = 100;
 /// How long Redis is silent until Sentinel fails over.
 const SILENCE: Duration = Duration::from_secs(1);
 
-/// Adds the last message of a room once more, as if it had been published while no node heard it.
+/// What [`add_untold`] has Redis run.
 const ADD_UNTOLD: &str = "
     local fields = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)[1][2]
     local seq = redis.call('HGET', KEYS[1], 's') + 1
@@ -430,10 +430,7 @@ fn a_message_to_several_rooms_waits_for_what_one_of_them_has_missed() {
         let seq = 3 * said - 2;
         chats[1].publish("cake", "heard");
         assert_eq!(number(&message(&mut chats[0])["seq"]), seq);
-        // One more, of which no node is told.
-        let key = |kind| redis.cli(&["KEYS", &format!("*{{cake}}:{kind}")]).trim().to_owned();
-        let added = redis.cli(&["EVAL", ADD_UNTOLD, "2", &key("m"), &key("h")]);
-        assert_eq!(added.trim(), (seq + 1).to_string());
+        assert_eq!(add_untold(&redis, &cluster, "cake"), (seq + 1).to_string());
         let rooms = if said % 2 == 0 { ["tea", "cake"] } else { ["cake", "tea"] };
         chats[1].ok(json!({"type": "publish", "rooms": rooms, "content": "both"}));
         let untold = chats[0].expect("message");
@@ -445,6 +442,46 @@ fn a_message_to_several_rooms_waits_for_what_one_of_them_has_missed() {
         assert_eq!(number(&numbered("cake").unwrap()["seq"]), seq + 2);
     }
     chats[0].expect_silence();
+}
+
+#[test]
+fn a_message_to_several_rooms_waits_for_one_that_redis_refuses_to_open() {
+    let Some((redis, cluster)) = start(&[]) else { return };
+    let mut chats = chats(&cluster);
+    for chat in &mut chats {
+        chat.join("tea");
+        chat.join("cake");
+    }
+    chats[1].publish("tea", "heard");
+    assert_eq!(message(&mut chats[0])["content"], "heard");
+    let presence = presence_key(&cluster, "tea");
+    let kept = format!("{presence}:kept");
+    redis.cli(&["RENAME", &presence, &kept]);
+    redis.cli(&["SET", &presence, "no members"]);
+    assert_eq!(add_untold(&redis, &cluster, "tea"), "2");
+    chats[1].ok(json!({"type": "publish", "rooms": ["cake", "tea"], "content": "both"}));
+    // Each node asks for what it has missed of one room, to be told this.
+    eventually("two refusals", || {
+        let refusals = redis.cli(&["INFO", "errorstats"]);
+        let of_kind = refusals.lines().find(|line| line.starts_with("errorstat_WRONGTYPE"));
+        match of_kind.is_some_and(|line| !line.trim().ends_with("=1")) {
+            true => Ok(()),
+            false => Err(refusals),
+        }
+    });
+    chats[0].expect_silence();
+    redis.cli(&["RENAME", &kept, &presence]);
+    let untold = chats[0].expect("message");
+    assert_eq!((&untold["room"], &untold["seq"]), (&json!("tea"), &json!(2)));
+    assert_eq!(chats[0].expect("message")["content"], "both");
+    chats[0].expect_silence();
+}
+
+/// Adds the last message of a room once more, as if it had been published while no node heard it.
+/// Returns its number.
+fn add_untold(redis: &Redis, cluster: &Cluster, room: &str) -> String {
+    let key = |kind| format!("{}:{{{room}}}:{kind}", cluster.prefix);
+    redis.cli(&["EVAL", ADD_UNTOLD, "2", &key("m"), &key("h")]).trim().to_owned()
 }
 
 #[test]

@@ -211,6 +211,9 @@ fn seeds_of_clusters_that_found_something_keep_every_promise() {
         (17_970_100_398, 2000, 6),
         // A session was resumed, and ended at a server that took over and had not heard of it.
         (17_970_200_105, 2000, 6),
+        // A message to two rooms came to one while Redis refused to open the other, and again when
+        // it did.
+        (2_026_112_903_078, 2000, 8),
     ] {
         let report = Cluster::new(cluster::Plan::draw(seed, steps, clients)).run();
         assert!(report.broken.is_none(), "{report}");

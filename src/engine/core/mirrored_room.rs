@@ -45,8 +45,17 @@ pub(super) struct MirroredRoom {
     pub(super) past: Option<Epoch>,
     /// The version of its presence.
     pub(super) version: u64,
+    /// Since when Redis refuses to open it.
+    pub(super) refused_since_ms: Option<u64>,
     pub(super) vacant_since_ms: Option<u64>,
     pub(super) renewed_ms: u64,
+}
+
+impl MirroredRoom {
+    /// How long Redis has refused to open it.
+    pub(super) fn refused_ms(&self, now_ms: u64) -> u64 {
+        self.refused_since_ms.map_or(0, |since_ms| now_ms.saturating_sub(since_ms))
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

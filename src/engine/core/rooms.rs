@@ -88,6 +88,7 @@ impl Core {
             waiting_rooms: Vec::new(),
             past: None,
             version: 0,
+            refused_since_ms: None,
             vacant_since_ms: None,
             renewed_ms: self.hub.now_ms(),
         };
@@ -194,6 +195,7 @@ impl Core {
             return self.open_since(name, Some(Position { seq: 0, ..position }));
         }
         let Some(known) = self.rooms.get_mut(name) else { return };
+        known.refused_since_ms = None;
         if let Some(doubted) = known.doubted.take().filter(|doubted| *doubted != position.epoch) {
             // What was said before this answer was asked for is not newer than the answer.
             known.past = Some(doubted);
@@ -247,7 +249,9 @@ impl Core {
         if known.room.is_none() {
             self.let_go(name);
         } else {
-            known.stage = Stage::Refused(self.hub.now_ms());
+            let now_ms = self.hub.now_ms();
+            known.stage = Stage::Refused(now_ms);
+            known.refused_since_ms.get_or_insert(now_ms);
             known.may_make = true;
             self.wake_waiting_rooms(name);
         }
@@ -401,6 +405,7 @@ impl Core {
         let spread = self.spread;
         for (_, room) in self.rooms.iter_mut().filter(|(name, _)| spread.of_room(name) == shard) {
             room.stage = Stage::Lost;
+            room.refused_since_ms = None;
             room.held.clear();
             room.held_bytes = 0;
             room.has_missed = false;

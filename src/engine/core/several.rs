@@ -16,6 +16,9 @@ use crate::{
     store::{Epoch, Position},
 };
 
+/// How long messages wait at most for a room that Redis refuses to open.
+const REFUSED_WAITED_FOR_MAX_MS: u64 = 60_000;
+
 impl Core {
     /// Takes what Redis has said of a room into the hub, as far as other rooms allow. `tried` is
     /// the room that was waited for.
@@ -87,6 +90,7 @@ impl Core {
     ) -> Option<AwaitedRoom> {
         let was_asked =
             |other: &RoomName| tried.is_some_and(|tried| tried.is_asked && tried.name == *other);
+        let now_ms = self.hub.now_ms();
         let is_behind = |(other, epoch, seq): &&Place| {
             let Some(known) = self.rooms.get(other).filter(|_| other != name) else { return false };
             let is_opening = matches!(known.stage, Stage::Subscribing | Stage::Opening);
@@ -103,12 +107,17 @@ impl Core {
                 true => here.seq + 1 < *seq,
                 false => !is_past,
             };
-            let may_wait = is_opening || known.stage == Stage::Open && !was_asked(other);
+            let may_wait = match known.stage {
+                Stage::Open => !was_asked(other),
+                Stage::Refused(_) => known.refused_ms(now_ms) < REFUSED_WAITED_FOR_MAX_MS,
+                Stage::Lost | Stage::Subscribing | Stage::Opening => is_opening,
+            };
             is_behind && may_wait && !state.is_gone() && !self.waits_for(other, name)
         };
         let (other, _, _) = others.iter().find(is_behind)?;
-        let is_open = self.rooms.get(other).is_some_and(|known| known.stage == Stage::Open);
-        Some(AwaitedRoom { name: other.clone(), is_asked: is_open || was_asked(other) })
+        let stage = self.rooms.get(other)?.stage;
+        let is_asked_next = matches!(stage, Stage::Open | Stage::Refused(_));
+        Some(AwaitedRoom { name: other.clone(), is_asked: is_asked_next || was_asked(other) })
     }
 
     /// Whether a room waits for another one, at last.
