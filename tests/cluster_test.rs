@@ -62,6 +62,13 @@ const ADD_UNTOLD: &str = "
     redis.call('HSET', KEYS[1], 's', seq)
     return seq";
 
+/// Has a client leave a room by a node that is not there.
+const TELL_LEFT: &str = "
+    redis.call('HINCRBY', KEYS[1], 'v', 1)
+    local version = redis.call('HGET', KEYS[1], 'v')
+    redis.call('PUBLISH', ARGV[2], 'L' .. version .. ' ' .. ARGV[1] .. ' 2 elsewhere\\n')
+    return redis.call('HDEL', KEYS[2], ARGV[1])";
+
 /// A cluster with a Redis of its own, or `None` if there is no Redis here.
 fn start(settings: &[(&str, &str)]) -> Option<(Redis, Cluster)> {
     let redis = Redis::start()?;
@@ -781,6 +788,42 @@ fn a_session_ends_where_redis_has_lost_that_it_moved() {
         fields if fields.trim() == "f" => Ok(()),
         fields => Err(fields.to_owned()),
     });
+}
+
+#[test]
+fn who_has_left_by_another_node_is_shown_no_more_though_that_is_heard_first() {
+    let Some((redis, cluster)) = start(&[]) else { return };
+    let mut chats = chats(&cluster);
+    for chat in &mut chats {
+        chat.join("tea");
+    }
+    await_shown(&redis, &cluster, "2");
+    let mut watcher = outside(&cluster.nodes[0]);
+    watcher.join("tea");
+    // Each is taken up by another node, where it leaves. What tells of the first is on its way.
+    let [by_list, mut by_notice] = [chats.remove(0), outside(&cluster.nodes[0])];
+    by_notice.join("tea");
+    await_members(&mut watcher, "tea", 4);
+    let presence = presence_key(&cluster, "tea");
+    let hash = format!("{}:{{tea}}:m", cluster.prefix);
+    redis.cli(&["HDEL", &presence, &by_list.id]);
+    chats[0].publish("tea", "heard");
+    assert_eq!(add_untold(&redis, &cluster, "tea"), "2");
+    chats[0].publish("tea", "shows that something was missed");
+    while number(&message(&mut watcher)["seq"]) < 3 {}
+    let channel = format!("{}:{{tea}}:c", cluster.prefix);
+    let left = ["EVAL", TELL_LEFT, "2", &hash, &presence, &by_notice.id, &channel];
+    assert_eq!(redis.cli(&left).trim(), "1");
+    chats[0].publish("tea", "behind the notice");
+    while number(&message(&mut watcher)["seq"]) < 4 {}
+    await_members(&mut watcher, "tea", 4);
+    let nodes = redis.cli(&["PUBSUB", "CHANNELS", &format!("{}:to:*", cluster.prefix)]);
+    for (taken_up, left) in [(by_notice, 3), (by_list, 2)] {
+        for node in nodes.lines() {
+            redis.cli(&["PUBLISH", node.trim(), &format!("X{} 2", taken_up.id)]);
+        }
+        await_members(&mut watcher, "tea", left);
+    }
 }
 
 #[test]

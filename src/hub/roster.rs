@@ -151,6 +151,12 @@ impl Roster {
         self.remote.iter().copied()
     }
 
+    /// The clients in the room whose sessions are on this node.
+    pub(super) fn local(&self) -> impl Iterator<Item = Uuid> {
+        let is_local = |id: &&Uuid| !self.is_going(**id) && !self.is_remote(**id);
+        self.entries.keys().filter(is_local).copied()
+    }
+
     /// Notes that the session of a client that is in the room is on another node, or is not.
     pub(super) fn set_remote(&mut self, client: Uuid, is_remote: bool) {
         match is_remote {

@@ -16,6 +16,8 @@ pub(super) struct KeptSession {
     /// The shards that may know it, and what was written there last.
     pub(super) written: Vec<(usize, Option<Bytes>)>,
     pub(super) renewed_ms: u64,
+    /// Redis has listed who is in a room of it, without it. Another node may have taken it up.
+    pub(super) was_unlisted: bool,
 }
 
 impl KeptSession {

@@ -205,7 +205,9 @@ impl Core {
 
     /// A room is in the hub, up to where Redis has said.
     pub(super) fn finish_opening(&mut self, name: &RoomName, opened: Opened, room: &Arc<Room>) {
-        self.hub.set_remote(room, opened.members);
+        for client in self.hub.set_remote(room, opened.members) {
+            self.note_unlisted(client);
+        }
         self.hide_strangers(name, opened.ours);
         let Some(known) = self.rooms.get_mut(name) else { return };
         known.version = opened.version;
@@ -240,6 +242,13 @@ impl Core {
             if !is_in && !self.is_bringing(client) {
                 self.show(name, client, fence, None);
             }
+        }
+    }
+
+    /// Notes that Redis does not list a client in a room, though this node may have its session.
+    fn note_unlisted(&mut self, client: Uuid) {
+        if let Some(kept) = self.sessions.get_mut(&client) {
+            kept.was_unlisted = true;
         }
     }
 
@@ -381,7 +390,12 @@ impl Core {
             true => self.hub.show_remote(&room, client, shown_as(&payload[end + 1..])?),
             // Also what this node says: Redis may have listed one that has left while the link was
             // lost, as if it were on another node.
-            false => self.hub.hide_remote(&room, client),
+            false => {
+                self.hub.hide_remote(&room, client);
+                if !is_ours {
+                    self.note_unlisted(client);
+                }
+            }
         }
         Some(())
     }

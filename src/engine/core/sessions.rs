@@ -74,6 +74,7 @@ impl Core {
             shown: ShownAs::default(),
             written: [home].iter().chain(parts).map(|shard| (*shard, None)).collect(),
             renewed_ms: self.hub.now_ms(),
+            was_unlisted: false,
         };
         self.sessions.insert(session.client_id, kept);
     }
@@ -97,6 +98,7 @@ impl Core {
                     shown: ShownAs::default(),
                     written: Vec::new(),
                     renewed_ms: now_ms,
+                    was_unlisted: false,
                 });
                 self.write_session(client, path, *description, anew);
             }
@@ -322,6 +324,7 @@ impl Core {
         };
         let is_shown_now = |sent: &Sent| matches!(sent, Sent::Show(of) if *of == client);
         let is_unsure = now != kept.rooms
+            || kept.was_unlisted
             || self.shards.iter().any(|shard| {
                 shard.undone.unwritten.contains(&client) || shard.sent.values().any(is_shown_now)
             });

@@ -91,10 +91,14 @@ impl Hub {
         self.mailboxes.after_unlock(&deferred);
     }
 
-    /// Lists who is in a room by other nodes, in place of who was.
-    pub(crate) fn set_remote(&self, room: &Arc<Room>, members: Vec<(Uuid, ShownAs)>) {
-        let before: Vec<Uuid> = room.state.lock().roster.remote().collect();
+    /// Lists who is in a room by other nodes, in place of who was. Returns who is in it by this one
+    /// and is not among `members`.
+    pub(crate) fn set_remote(&self, room: &Arc<Room>, members: Vec<(Uuid, ShownAs)>) -> Vec<Uuid> {
         let now: HashSet<Uuid> = members.iter().map(|(id, _)| *id).collect();
+        let state = room.state.lock();
+        let before: Vec<Uuid> = state.roster.remote().collect();
+        let unlisted = state.roster.local().filter(|client| !now.contains(client)).collect();
+        drop(state);
         for client in before.into_iter().filter(|client| !now.contains(client)) {
             self.hide_remote(room, client);
         }
@@ -107,6 +111,7 @@ impl Hub {
                 self.show_remote(room, client, shown);
             }
         }
+        unlisted
     }
 }
 
