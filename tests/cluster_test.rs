@@ -62,12 +62,19 @@ const ADD_UNTOLD: &str = "
     redis.call('HSET', KEYS[1], 's', seq)
     return seq";
 
-/// Has a client leave a room by a node that is not there.
-const TELL_LEFT: &str = "
+/// What [`tell_elsewhere`] has Redis run.
+const TELL_ELSEWHERE: &str = "
+    local kind, client, channel = ARGV[1], ARGV[2], ARGV[3]
     redis.call('HINCRBY', KEYS[1], 'v', 1)
     local version = redis.call('HGET', KEYS[1], 'v')
-    redis.call('PUBLISH', ARGV[2], 'L' .. version .. ' ' .. ARGV[1] .. ' 2 elsewhere\\n')
-    return redis.call('HDEL', KEYS[2], ARGV[1])";
+    local said = kind .. version .. ' ' .. client .. ' 2 elsewhere\\n'
+    if kind == 'P' then
+        redis.call('HSET', KEYS[2], client, '2 elsewhere [null,null]')
+        said = said .. '[null,null]'
+    else
+        redis.call('HDEL', KEYS[2], client)
+    end
+    return redis.call('PUBLISH', channel, said)";
 
 /// A cluster with a Redis of its own, or `None` if there is no Redis here.
 fn start(settings: &[(&str, &str)]) -> Option<(Redis, Cluster)> {
@@ -805,15 +812,12 @@ fn who_has_left_by_another_node_is_shown_no_more_though_that_is_heard_first() {
     by_notice.join("tea");
     await_members(&mut watcher, "tea", 4);
     let presence = presence_key(&cluster, "tea");
-    let hash = format!("{}:{{tea}}:m", cluster.prefix);
     redis.cli(&["HDEL", &presence, &by_list.id]);
     chats[0].publish("tea", "heard");
     assert_eq!(add_untold(&redis, &cluster, "tea"), "2");
     chats[0].publish("tea", "shows that something was missed");
     while number(&message(&mut watcher)["seq"]) < 3 {}
-    let channel = format!("{}:{{tea}}:c", cluster.prefix);
-    let left = ["EVAL", TELL_LEFT, "2", &hash, &presence, &by_notice.id, &channel];
-    assert_eq!(redis.cli(&left).trim(), "1");
+    tell_elsewhere(&redis, &cluster, "L", &by_notice.id, "tea");
     chats[0].publish("tea", "behind the notice");
     while number(&message(&mut watcher)["seq"]) < 4 {}
     await_members(&mut watcher, "tea", 4);
@@ -824,6 +828,29 @@ fn who_has_left_by_another_node_is_shown_no_more_though_that_is_heard_first() {
         }
         await_members(&mut watcher, "tea", left);
     }
+}
+
+#[test]
+fn who_is_in_a_room_by_another_node_is_shown_there_though_this_one_has_a_session_of_it() {
+    let Some((redis, cluster)) = start(&[]) else { return };
+    let [mut watcher, mut publisher] = [0, 1].map(|node| Chat::new(&cluster.nodes[node]));
+    publisher.publish("lobby", "heard");
+    await_members(&mut watcher, "lobby", 2);
+    // For a second its node does not show it, because it may be about to resume another session.
+    let silent = Chat::new(&cluster.nodes[0]);
+    tell_elsewhere(&redis, &cluster, "P", &silent.id, "lobby");
+    publisher.publish("lobby", "behind the notice");
+    while number(&message(&mut watcher)["seq"]) < 2 {}
+    silent.close(Some(1000));
+    await_members(&mut watcher, "lobby", 3);
+}
+
+/// Has a client come (`P`) or leave (`L`) by another node, which is not there.
+fn tell_elsewhere(redis: &Redis, cluster: &Cluster, kind: &str, client: &str, room: &str) {
+    let [hash, presence, channel] =
+        ["m", "p", "c"].map(|key| format!("{}:{{{room}}}:{key}", cluster.prefix));
+    let eval = ["EVAL", TELL_ELSEWHERE, "2", &hash, &presence, kind, client, &channel];
+    assert_eq!(redis.cli(&eval).trim(), NODES.to_string());
 }
 
 #[test]

@@ -151,10 +151,11 @@ impl Roster {
         self.remote.iter().copied()
     }
 
-    /// The clients in the room whose sessions are on this node.
+    /// The clients that are shown in the room and whose sessions are on this node.
     pub(super) fn local(&self) -> impl Iterator<Item = Uuid> {
-        let is_local = |id: &&Uuid| !self.is_going(**id) && !self.is_remote(**id);
-        self.entries.keys().filter(is_local).copied()
+        let is_shown = |known| !matches!(known, Known::Provisional | Known::Going);
+        let shown = self.entries.iter().filter(move |(_, entry)| is_shown(entry.known));
+        shown.map(|(id, _)| *id).filter(|id| !self.is_remote(*id))
     }
 
     /// Notes that the session of a client that is in the room is on another node, or is not.

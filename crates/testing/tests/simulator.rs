@@ -217,6 +217,9 @@ fn seeds_of_clusters_that_found_something_keep_every_promise() {
         // A session was taken up by another node, where its client left a room, and its own node
         // had heard of the second from Redis before it heard of the first.
         (2_026_112_923_101, 2000, 8),
+        // A session that was taken up by another node ended in a Redis that had not heard of that,
+        // and with it what its own node knew of the client, which had said nothing there yet.
+        (2_026_112_935_538, 2000, 8),
     ] {
         let report = Cluster::new(cluster::Plan::draw(seed, steps, clients)).run();
         assert!(report.broken.is_none(), "{report}");

@@ -16,8 +16,9 @@ pub(super) struct KeptSession {
     /// The shards that may know it, and what was written there last.
     pub(super) written: Vec<(usize, Option<Bytes>)>,
     pub(super) renewed_ms: u64,
-    /// Redis has listed who is in a room of it, without it. Another node may have taken it up.
-    pub(super) was_unlisted: bool,
+    /// The rooms of which Redis has said what does not fit: that it is not there, or is by another
+    /// node, which may have taken it up.
+    pub(super) contested: BTreeSet<RoomName>,
 }
 
 impl KeptSession {

@@ -16,6 +16,7 @@ mod directs;
 mod kept_session;
 mod mirrored_room;
 mod opened;
+mod presence;
 mod questions;
 mod redis_clock;
 mod redo;

@@ -3,7 +3,6 @@
 use std::{collections::VecDeque, ops::Bound, sync::Arc};
 
 use bytes::Bytes;
-use uuid::Uuid;
 
 use super::{
     Core,
@@ -11,7 +10,7 @@ use super::{
     opened::places,
     sent::Sent,
     waits::{KEPT_MS, RENEWED_EVERY_MS},
-    words::{bytes, flag, new_epoch, number, numbered, shown_as},
+    words::{bytes, flag, new_epoch, number, numbered},
 };
 use crate::{
     engine::{
@@ -205,10 +204,7 @@ impl Core {
 
     /// A room is in the hub, up to where Redis has said.
     pub(super) fn finish_opening(&mut self, name: &RoomName, opened: Opened, room: &Arc<Room>) {
-        for client in self.hub.set_remote(room, opened.members) {
-            self.note_unlisted(client);
-        }
-        self.hide_strangers(name, opened.ours);
+        self.take_members(name, room, opened.members, opened.ours);
         let Some(known) = self.rooms.get_mut(name) else { return };
         known.version = opened.version;
         known.vacant_since_ms = None;
@@ -232,24 +228,6 @@ impl Core {
             self.take_room_message(name, payload, tried.filter(|_| at == 0));
         }
         waiting.into_iter().for_each(|bringing| self.note_brought(bringing, Ok(())));
-    }
-
-    /// Takes out of a room those whom this node has shown and knows no more: their leaving was
-    /// lost, as happens when another server takes over from Redis.
-    fn hide_strangers(&mut self, name: &RoomName, ours: Vec<(Uuid, u64)>) {
-        for (client, fence) in ours {
-            let is_in = self.sessions.get(&client).is_some_and(|kept| kept.rooms.contains(name));
-            if !is_in && !self.is_bringing(client) {
-                self.show(name, client, fence, None);
-            }
-        }
-    }
-
-    /// Notes that Redis does not list a client in a room, though this node may have its session.
-    fn note_unlisted(&mut self, client: Uuid) {
-        if let Some(kept) = self.sessions.get_mut(&client) {
-            kept.was_unlisted = true;
-        }
     }
 
     pub(super) fn fail_room(&mut self, name: &RoomName, error: RoomError) {
@@ -360,44 +338,11 @@ impl Core {
     }
 
     /// Keeps a message until its room is open again. It is the first of those that wait.
-    fn hold_first(&mut self, name: &RoomName, payload: &Bytes) {
+    pub(super) fn hold_first(&mut self, name: &RoomName, payload: &Bytes) {
         if let Some(known) = self.rooms.get_mut(name) {
             known.held.push_back(payload.clone());
             known.held_bytes = payload.len();
         }
-    }
-
-    fn on_presence(&mut self, name: &RoomName, is_shown: bool, payload: &Bytes) -> Option<()> {
-        let end = payload.iter().position(|byte| *byte == b'\n')?;
-        let mut head = std::str::from_utf8(&payload[1..end]).ok()?.split(' ');
-        let version: u64 = head.next()?.parse().ok()?;
-        let client = Uuid::try_parse(head.next()?).ok()?;
-        let node = head.nth(1)?;
-        let known = self.rooms.get_mut(name)?;
-        if version <= known.version {
-            return Some(());
-        }
-        if version != known.version + 1 {
-            self.hold_first(name, payload);
-            self.open_anew(name, None);
-            return Some(());
-        }
-        known.version = version;
-        let room = Arc::clone(known.room.as_ref()?);
-        let is_ours = node == self.node;
-        match is_shown {
-            true if is_ours => {}
-            true => self.hub.show_remote(&room, client, shown_as(&payload[end + 1..])?),
-            // Also what this node says: Redis may have listed one that has left while the link was
-            // lost, as if it were on another node.
-            false => {
-                self.hub.hide_remote(&room, client);
-                if !is_ours {
-                    self.note_unlisted(client);
-                }
-            }
-        }
-        Some(())
     }
 
     /// Asks for all rooms of a shard again, after the link was lost.

@@ -74,7 +74,7 @@ impl Core {
             shown: ShownAs::default(),
             written: [home].iter().chain(parts).map(|shard| (*shard, None)).collect(),
             renewed_ms: self.hub.now_ms(),
-            was_unlisted: false,
+            contested: BTreeSet::new(),
         };
         self.sessions.insert(session.client_id, kept);
     }
@@ -98,7 +98,7 @@ impl Core {
                     shown: ShownAs::default(),
                     written: Vec::new(),
                     renewed_ms: now_ms,
-                    was_unlisted: false,
+                    contested: BTreeSet::new(),
                 });
                 self.write_session(client, path, *description, anew);
             }
@@ -257,6 +257,7 @@ impl Core {
         for shard in kept.known_to() {
             self.tell_end(shard, client, kept.fence);
         }
+        kept.contested.iter().for_each(|room| self.reopen(room));
     }
 
     pub(super) fn tell_end(&mut self, shard: usize, client: Uuid, fence: u64) {
@@ -324,7 +325,6 @@ impl Core {
         };
         let is_shown_now = |sent: &Sent| matches!(sent, Sent::Show(of) if *of == client);
         let is_unsure = now != kept.rooms
-            || kept.was_unlisted
             || self.shards.iter().any(|shard| {
                 shard.undone.unwritten.contains(&client) || shard.sent.values().any(is_shown_now)
             });
@@ -337,6 +337,7 @@ impl Core {
         if is_unsure {
             now.union(&kept.rooms).for_each(|room| self.reopen(room));
         }
+        kept.contested.iter().for_each(|room| self.reopen(room));
     }
 
     /// The fence of a session that is about to act in a shard. One that the shard does not know yet
