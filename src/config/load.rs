@@ -367,6 +367,18 @@ mod tests {
     }
 
     #[test]
+    fn a_message_has_no_control_characters() {
+        for text in [
+            r#"default_room = "\u0087""#,
+            r#"replay = ["\u0087"]"#,
+            "[rooms.a]\noverflow = \"\\u0087\"",
+        ] {
+            let told = file_complaint(text);
+            assert!(told.contains(r"\u0087") && !told.contains('\u{87}'), "{told:?}");
+        }
+    }
+
+    #[test]
     fn a_long_value_is_cut_in_the_message() {
         let long = "9".repeat(10_000);
         let told = complaint(Config::load_from(None, NONE, [("port", long.as_str())]));

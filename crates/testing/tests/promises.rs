@@ -261,6 +261,7 @@ fn settings() {
         "[[1]]",
         "99999999999999999999",
         "\"\\u0007\"",
+        "\"\\u0087\"",
     ];
     try_cases(800, config, |random| {
         let mut text = String::new();

@@ -24,7 +24,7 @@ use super::{
     tls_pairs::NAME as TLS,
 };
 use lines::line_at;
-use values::type_of;
+use values::{in_one_line, type_of};
 
 /// Reads the file at `path`; `named_by` is who named it.
 pub(super) fn read(loading: &mut Loading, path: &Path, named_by: &str) {
@@ -83,8 +83,7 @@ pub(super) fn read(loading: &mut Loading, path: &Path, named_by: &str) {
             continue;
         };
         let key = &Config::keys()[row];
-        // An array or a table printed as TOML may span lines.
-        let written = value.to_string().replace('\n', " ");
+        let written = in_one_line(value);
         match key.kind().text_of_toml(value) {
             Ok(text) => loading.set(row, &text, &written, source),
             Err(wanted) => loading.problems.push(format!(

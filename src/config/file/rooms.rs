@@ -2,7 +2,10 @@
 
 use toml::Value as Toml;
 
-use super::{lines::Lines, values::type_of};
+use super::{
+    lines::Lines,
+    values::{in_one_line, type_of},
+};
 use crate::config::{
     nearest::nearest,
     rooms::{NAME, SETTINGS, path_of, pattern_demand},
@@ -67,7 +70,7 @@ fn set(
         let table = path_of(&rule.pattern);
         return Err(format!("unknown key {name:?} of {table} in {source}, line {line}: {advice}"));
     };
-    let (kind, written) = (setting.kind(), value.to_string().replace('\n', " "));
+    let (kind, written) = (setting.kind(), in_one_line(value));
     let told = format!("{}, line {line}", told(&rule.path(name), &written, Some(source)));
     let text = kind.text_of_toml(value).map_err(|wanted| {
         let found = type_of(value);

@@ -41,6 +41,20 @@ impl Kind {
     }
 }
 
+/// Returns a value as TOML, in one line that a terminal can show: an array or a table spans lines,
+/// and text has characters that TOML does not escape, such as U+0087.
+pub(super) fn in_one_line(value: &Toml) -> String {
+    let mut line = String::new();
+    for c in value.to_string().chars() {
+        match c {
+            '\n' => line.push(' '),
+            c if c.is_control() => line.push_str(&format!("\\u{:04X}", u32::from(c))),
+            c => line.push(c),
+        }
+    }
+    line
+}
+
 /// Returns what a value is, for an error message: `an integer`.
 pub(super) fn type_of(value: &Toml) -> String {
     let name = value.type_str();
