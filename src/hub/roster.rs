@@ -152,7 +152,7 @@ impl Roster {
     }
 
     /// The clients that are shown in the room and whose sessions are on this node.
-    pub(super) fn local(&self) -> impl Iterator<Item = Uuid> {
+    pub(super) fn shown_by_this_node(&self) -> impl Iterator<Item = Uuid> {
         let is_shown = |known| !matches!(known, Known::Provisional | Known::Going);
         let shown = self.entries.iter().filter(move |(_, entry)| is_shown(entry.known));
         shown.map(|(id, _)| *id).filter(|id| !self.is_remote(*id))

@@ -16,8 +16,8 @@ pub(super) struct KeptSession {
     /// The shards that may know it, and what was written there last.
     pub(super) written: Vec<(usize, Option<Bytes>)>,
     pub(super) renewed_ms: u64,
-    /// The rooms of which Redis has said what does not fit: that it is not there, or is by another
-    /// node, which may have taken it up.
+    /// The rooms of this node in which Redis does not list the client, or lists it by another node,
+    /// which may have taken the session up.
     pub(super) contested: BTreeSet<RoomName>,
 }
 

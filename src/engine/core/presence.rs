@@ -20,7 +20,9 @@ impl Core {
     ) {
         let by_this: BTreeSet<Uuid> = ours.iter().map(|(client, _)| *client).collect();
         let listed = members.iter().map(|(client, _)| *client);
-        let elsewhere: Vec<Uuid> = listed.filter(|client| !by_this.contains(client)).collect();
+        let is_contested =
+            |client: &Uuid| !by_this.contains(client) && self.sessions.contains_key(client);
+        let elsewhere: Vec<Uuid> = listed.filter(is_contested).collect();
         let unlisted = self.hub.set_remote(room, members);
         by_this.into_iter().for_each(|client| self.note_ours(client, name));
         for client in unlisted.into_iter().chain(elsewhere) {

@@ -110,7 +110,8 @@ impl Core {
             let may_wait = match known.stage {
                 Stage::Open => !was_asked(other),
                 Stage::Refused(_) => known.refused_ms(now_ms) < REFUSED_WAITED_FOR_MAX_MS,
-                Stage::Lost | Stage::Subscribing | Stage::Opening => is_opening,
+                Stage::Subscribing | Stage::Opening => true,
+                Stage::Lost => false,
             };
             is_behind && may_wait && !state.is_gone() && !self.waits_for(other, name)
         };

@@ -91,14 +91,15 @@ impl Hub {
         self.mailboxes.after_unlock(&deferred);
     }
 
-    /// Lists who is in a room by other nodes, in place of who was. Returns who is in it by this one
-    /// and is not among `members`.
+    /// Lists who is in a room by other nodes, in place of who was. Returns those whom this node
+    /// shows in it and who are not among `members`.
     pub(crate) fn set_remote(&self, room: &Arc<Room>, members: Vec<(Uuid, ShownAs)>) -> Vec<Uuid> {
         let now: HashSet<Uuid> = members.iter().map(|(id, _)| *id).collect();
         let state = room.state.lock();
         let before: Vec<Uuid> = state.roster.remote().collect();
-        let unlisted = state.roster.local().filter(|client| !now.contains(client)).collect();
+        let mut unlisted: Vec<Uuid> = state.roster.shown_by_this_node().collect();
         drop(state);
+        unlisted.retain(|client| !now.contains(client));
         for client in before.into_iter().filter(|client| !now.contains(client)) {
             self.hide_remote(room, client);
         }
