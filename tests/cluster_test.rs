@@ -88,6 +88,15 @@ fn chats(cluster: &Cluster) -> Vec<Chat> {
     cluster.nodes.iter().map(outside).collect()
 }
 
+/// A client of each node, in these rooms.
+fn chats_in(cluster: &Cluster, rooms: &[&str]) -> Vec<Chat> {
+    let mut chats = chats(cluster);
+    for chat in &mut chats {
+        rooms.iter().for_each(|room| _ = chat.join(room));
+    }
+    chats
+}
+
 fn outside(node: &cluster::Node) -> Chat {
     let mut chat = Chat::new(node);
     chat.ok(json!({"type": "leave", "room": "lobby"}));
@@ -418,11 +427,7 @@ fn a_pattern_matches_rooms_of_all_nodes() {
 #[test]
 fn a_message_to_several_rooms_comes_once() {
     let Some((_redis, cluster)) = start(&[]) else { return };
-    let mut chats = chats(&cluster);
-    for chat in &mut chats {
-        chat.join("tea");
-        chat.join("cake");
-    }
+    let mut chats = chats_in(&cluster, &["tea", "cake"]);
     chats[1].publish("cake", "first");
     message(&mut chats[0]);
     let both = json!({"type": "publish", "rooms": ["tea", "cake"], "content": "at four"});
@@ -435,11 +440,7 @@ fn a_message_to_several_rooms_comes_once() {
 #[test]
 fn a_message_to_several_rooms_waits_for_what_one_of_them_has_missed() {
     let Some((redis, cluster)) = start(&[]) else { return };
-    let mut chats = chats(&cluster);
-    for chat in &mut chats {
-        chat.join("tea");
-        chat.join("cake");
-    }
+    let mut chats = chats_in(&cluster, &["tea", "cake"]);
     for said in 1..=3 {
         let seq = 3 * said - 2;
         chats[1].publish("cake", "heard");
@@ -461,11 +462,7 @@ fn a_message_to_several_rooms_waits_for_what_one_of_them_has_missed() {
 #[test]
 fn a_message_to_several_rooms_waits_for_one_that_redis_refuses_to_open() {
     let Some((redis, cluster)) = start(&[]) else { return };
-    let mut chats = chats(&cluster);
-    for chat in &mut chats {
-        chat.join("tea");
-        chat.join("cake");
-    }
+    let mut chats = chats_in(&cluster, &["tea", "cake"]);
     chats[1].publish("tea", "heard");
     assert_eq!(message(&mut chats[0])["content"], "heard");
     let presence = presence_key(&cluster, "tea");
@@ -510,10 +507,7 @@ fn a_broadcast_reaches_all_nodes() {
 #[test]
 fn while_redis_is_silent_nothing_is_said_in_its_name() {
     let Some((redis, cluster)) = start(&[]) else { return };
-    let mut chats = chats(&cluster);
-    for chat in &mut chats {
-        chat.join("tea");
-    }
+    let mut chats = chats_in(&cluster, &["tea"]);
     redis.pause();
     for node in &cluster.nodes {
         node.await_ready(false);
@@ -569,10 +563,7 @@ fn redis_without_its_data_makes_rooms_anew_and_disconnects_nobody() {
 fn redis_that_keeps_its_data_goes_on_where_it_was() {
     let Some(mut redis) = Redis::start_that_keeps(Keeps::All) else { return };
     let cluster = Cluster::at(&redis.url(), NODES, &[]);
-    let mut chats = chats(&cluster);
-    for chat in &mut chats {
-        chat.join("tea");
-    }
+    let mut chats = chats_in(&cluster, &["tea"]);
     chats[0].publish("tea", "before");
     redis.restart();
     assert_eq!(publish_at_last(&mut chats[0], "tea", "after")["seq"], 2);
@@ -586,10 +577,7 @@ fn a_link_that_is_cut_loses_nothing() {
     let mut cluster = Cluster::at(&redis.url(), 1, &[]);
     let proxy = Proxy::start(redis.addr());
     cluster.add(&format!("redis://{}", proxy.addr), &[]);
-    let mut chats = chats(&cluster);
-    for chat in &mut chats {
-        chat.join("tea");
-    }
+    let mut chats = chats_in(&cluster, &["tea"]);
     for index in 1..=MESSAGES {
         if index % 20 == 0 {
             proxy.cut(index % 40 == 0);
@@ -608,10 +596,7 @@ fn a_message_without_an_id_is_stored_once_though_its_answer_was_lost() {
     let mut cluster = Cluster::at(&redis.url(), 1, &settings);
     let proxy = Proxy::start(redis.addr());
     cluster.add(&format!("redis://{}", proxy.addr), &settings);
-    let mut chats = chats(&cluster);
-    for chat in &mut chats {
-        chat.join("tea");
-    }
+    let mut chats = chats_in(&cluster, &["tea"]);
     proxy.stall(true);
     chats[1].say(json!({"type": "publish", "room": "tea", "content": "once", "ref": "asked"}));
     assert_eq!(messages(&mut chats[0], 1), [(1, json!("once"))]);
@@ -665,10 +650,7 @@ fn a_link_that_says_nothing_is_noticed() {
     let mut cluster = Cluster::at(&redis.url(), 1, &[]);
     let proxy = Proxy::start(redis.addr());
     cluster.add(&format!("redis://{}", proxy.addr), &[]);
-    let mut chats = chats(&cluster);
-    for chat in &mut chats {
-        chat.join("tea");
-    }
+    let mut chats = chats_in(&cluster, &["tea"]);
     proxy.stall(true);
     chats[0].publish("tea", "meanwhile");
     cluster.nodes[1].await_ready(false);
@@ -683,10 +665,7 @@ fn after_a_failover_all_go_on() {
     let replica = redis.replica();
     let sentinel = redis.sentinel(SILENCE);
     let cluster = Cluster::at(&sentinel.watched_url(), NODES, &[]);
-    let mut chats = chats(&cluster);
-    for chat in &mut chats {
-        chat.join("tea");
-    }
+    let mut chats = chats_in(&cluster, &["tea"]);
     assert_eq!(chats[0].publish("tea", "before"), 1);
     assert_eq!(message(&mut chats[1])["content"], "before");
     redis.await_copy(&replica);
@@ -715,10 +694,7 @@ fn await_members(chat: &mut Chat, room: &str, count: u64) {
 #[test]
 fn what_a_full_redis_refuses_is_done_when_it_has_space() {
     let Some((redis, cluster)) = start(&[]) else { return };
-    let mut chats = chats(&cluster);
-    for chat in &mut chats {
-        chat.join("tea");
-    }
+    let mut chats = chats_in(&cluster, &["tea"]);
     await_members(&mut chats[1], "tea", 2);
     chats[0].publish("tea", "before");
     assert_eq!(message(&mut chats[1])["content"], "before");
@@ -800,10 +776,7 @@ fn a_session_ends_where_redis_has_lost_that_it_moved() {
 #[test]
 fn who_has_left_by_another_node_is_shown_no_more_though_that_is_heard_first() {
     let Some((redis, cluster)) = start(&[]) else { return };
-    let mut chats = chats(&cluster);
-    for chat in &mut chats {
-        chat.join("tea");
-    }
+    let mut chats = chats_in(&cluster, &["tea"]);
     await_shown(&redis, &cluster, "2");
     let mut watcher = outside(&cluster.nodes[0]);
     watcher.join("tea");
