@@ -214,11 +214,12 @@ fn seeds_of_clusters_that_found_something_keep_every_promise() {
         // A message to two rooms came to one while Redis refused to open the other, and again when
         // it did.
         (2_026_112_903_078, 2000, 8),
-        // A session was taken up by another node, where its client left a room, and its own node
-        // had heard of the second from Redis before it heard of the first.
+        // A client left a room by another node, and the node that it had been at heard of that
+        // before it heard that the session had moved.
         (2_026_112_923_101, 2000, 8),
-        // A session that was taken up by another node ended in a Redis that had not heard of that,
-        // and with it what its own node knew of the client, which had said nothing there yet.
+        // A failover had given a session back to its earlier node, where its client had said
+        // nothing yet. When it ended there, that node no longer listed the client, which was in the
+        // room by another node.
         (2_026_112_935_538, 2000, 8),
     ] {
         let report = Cluster::new(cluster::Plan::draw(seed, steps, clients)).run();
