@@ -15,6 +15,9 @@ from .support import SEED, Reader, ServerTest, until, within
 
 SOAK_S = float(os.environ.get("SOAK_S") or 3)
 
+# On a machine that is busy with other things it takes longer until so many are said.
+MESSAGES_MIN = 51
+
 ROOMS = ("x", "y")
 
 
@@ -47,9 +50,12 @@ class Soak(ServerTest):
         end = time.monotonic() + SOAK_S
         receipts: list[asyncio.Task[Published]] = []
 
+        def goes_on() -> bool:
+            return time.monotonic() < end or len(receipts) < MESSAGES_MIN
+
         async def publish(publisher: Reader, name: int) -> None:
             number = 0
-            while time.monotonic() < end:
+            while goes_on():
                 to = (["x"], ["y"], ["x", "y"])[number % 3]
                 content = f"{name}.{number}"
                 call = publisher.client.publish(to, content, echo=True)
@@ -63,7 +69,7 @@ class Soak(ServerTest):
 
         async def harm() -> None:
             nonlocal breaks
-            while time.monotonic() < end:
+            while goes_on():
                 how = draw.randrange(5)
                 if how == 0:
                     self.proxy.cut()
@@ -115,7 +121,7 @@ class Soak(ServerTest):
             self.assertEqual(reader.of(Lost), [])
         sessions = sum(len(reader.of(Connected)) for reader in publishers + readers)
         resumed = sum(event.resumed for reader in everyone for event in reader.of(Connected))
-        self.assertGreater(len(results), 50)
+        self.assertGreaterEqual(len(results), MESSAGES_MIN)
         self.assertGreater(breaks, 5)
         self.assertEqual(resumed > 0, resume_window > 0)
         print(
