@@ -89,6 +89,17 @@ impl Spread {
         rooms
     }
 
+    /// The lists of nodes' sessions that have a client's, in each shard.
+    fn listing(&self, chat: &Chat) -> Vec<String> {
+        let pattern = format!("{}:node:*:s", self.cluster.prefix);
+        let lists = |redis: &Redis| {
+            let keys = redis.cli(&["KEYS", &pattern]);
+            let has = |key: &&str| redis.cli(&["SISMEMBER", key, &chat.id]) == "1";
+            keys.lines().filter(has).map(str::to_owned).collect::<Vec<_>>()
+        };
+        self.redises.iter().flat_map(lists).collect()
+    }
+
     /// A client of a node whose session is in this shard.
     fn chat_of(&self, node: usize, shard: usize) -> Chat {
         loop {
@@ -253,6 +264,10 @@ fn a_shard_that_a_session_has_left_hears_that_it_moved() {
     assert_ne!(fences[0], "1");
     let nodes = part("n");
     assert_eq!(nodes[0], nodes[1]);
+    eventually("its node alone lists it", || match spread.listing(&second) {
+        lists if lists.iter().all(|list| list.contains(&nodes[0])) => Ok(()),
+        lists => Err(lists.join(" ")),
+    });
     // And nothing is left of it.
     second.close(Some(1000));
     eventually("both have forgotten it", || match part("n") {

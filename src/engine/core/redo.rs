@@ -80,14 +80,19 @@ impl Core {
     }
 
     /// Gives back those that this node does not have: their end was lost, as happens when another
-    /// server takes over from Redis.
+    /// server takes over from Redis. Writes down those that came back to it by another shard: this
+    /// one knows them by an earlier fence.
     pub(super) fn on_own_sessions(&mut self, shard: usize, answer: Option<&Value>) {
         for client in answer.and_then(Value::list).unwrap_or_default() {
             let client = client.text().and_then(|text| Uuid::try_parse(text).ok());
             let Some(client) = client else { continue };
             match self.sessions.get_mut(&client) {
-                // To be ended there with the session, and to be told of its changes.
-                Some(kept) => _ = kept.written_in(shard),
+                Some(kept) if kept.is_known_to(shard) => {}
+                Some(kept) => {
+                    *kept.written_in(shard) = None;
+                    let session = Arc::clone(&kept.session);
+                    self.save(&session, 1 << shard);
+                }
                 None => _ = self.shards[shard].undone.returned.insert(client),
             }
         }
