@@ -4,8 +4,9 @@
 #   scripts/simulate.sh                      new seeds for 10 minutes, in release
 #   scripts/simulate.sh --minutes 300        for 5 hours, and until the run that is under way ends
 #   scripts/simulate.sh --clients 5000       crowds of this size; 8 to 1,000 otherwise
-#   scripts/simulate.sh --cluster yes        several servers and their Redis, which loses nothing;
+#   scripts/simulate.sh --cluster yes        several servers and their Redises, which lose nothing;
 #                                            `lossy` with all that can go wrong
+#   scripts/simulate.sh --cluster yes --shards 2     so many Redises; one to three otherwise
 #   scripts/simulate.sh --seed 7 [--clients 20] [--steps 4000] [--until-step 585]
 #                                            one seed again, as it failed
 #   scripts/simulate.sh --planted [NAME]     builds the server with each planted bug, or with one,
@@ -63,7 +64,7 @@ planted() {
 }
 
 case ${1-} in
-    -h | --help) sed -n '2,15{s/^# \{0,1\}//;p;}' scripts/simulate.sh; exit 0 ;;
+    -h | --help) sed -n '2,16{s/^# \{0,1\}//;p;}' scripts/simulate.sh; exit 0 ;;
     --planted) planted "${2-}"; exit ;;
     '') set -- --minutes 10 ;;
 esac

@@ -88,11 +88,14 @@ pub(crate) mod stepped {
     }
 
     impl Stepped {
-        pub(crate) fn turn(&mut self, _: impl IntoIterator<Item = Event>) -> Vec<Order> {
+        pub(crate) fn turn(
+            &mut self,
+            _: impl IntoIterator<Item = (usize, Event)>,
+        ) -> Vec<(usize, Order)> {
             match *self {}
         }
 
-        pub(crate) fn is_deaf(&self) -> bool {
+        pub(crate) fn useless_link(&mut self) -> Option<(usize, String)> {
             match *self {}
         }
 

@@ -6,7 +6,10 @@ use crossbeam_channel::Receiver;
 
 use super::{
     core::{Core, CoreSettings},
-    link::order::{Event, Order},
+    link::{
+        address::RedisAddress,
+        order::{Event, Order},
+    },
 };
 use crate::{
     config::{self, Config},
@@ -30,14 +33,15 @@ pub(crate) struct Stepped {
     received: Receiver<ToEngine>,
 }
 
-/// Makes the engine that `config` asks for, if it asks for one, and makes `hub` share its rooms.
-/// Nothing connects to what `config` names.
+/// Makes the engine that `config` asks for, if it asks for one, and makes `hub` share its rooms
+/// among as many shards as `config` names. Nothing connects to these.
 pub(crate) fn prepare(config: &Config, hub: &mut Hub) -> Result<Option<Unstepped>, Error> {
     if config.engine != config::Engine::Redis {
         return Ok(None);
     }
+    let places = super::thread::addresses(config)?.iter().map(RedisAddress::shown_place).collect();
     // It is never asleep.
-    let (engine, received) = hub.share(vec!["the test".to_owned()], Box::new(|| {}));
+    let (engine, received) = hub.share(places, Box::new(|| {}));
     Ok(Some(Unstepped { received, engine }))
 }
 
@@ -57,9 +61,13 @@ impl Unstepped {
 }
 
 impl Stepped {
-    /// Takes what happened on the link and what the hub asks, and returns the orders for the link.
-    pub(crate) fn turn(&mut self, heard: impl IntoIterator<Item = Event>) -> Vec<Order> {
-        heard.into_iter().for_each(|event| self.core.hear(0, event));
+    /// Takes what happened on the links and what the hub asks, and returns the orders for the
+    /// links, each with its shard.
+    pub(crate) fn turn(
+        &mut self,
+        heard: impl IntoIterator<Item = (usize, Event)>,
+    ) -> Vec<(usize, Order)> {
+        heard.into_iter().for_each(|(shard, event)| self.core.hear(shard, event));
         while let Ok(what) = self.received.try_recv() {
             self.core.take(what);
         }
@@ -67,13 +75,13 @@ impl Stepped {
         // Nothing waits for a mailbox that is behind.
         self.core.take_behind();
         let mut orders = Vec::new();
-        self.core.give_orders(|_, order| orders.push(order));
+        self.core.give_orders(|shard, order| orders.push((shard, order)));
         orders
     }
 
-    /// Whether the link is to be made anew.
-    pub(crate) fn is_deaf(&self) -> bool {
-        self.core.is_deaf(0)
+    /// A shard whose link is to be made anew, and why; asked for until there is none.
+    pub(crate) fn useless_link(&mut self) -> Option<(usize, String)> {
+        self.core.useless_link()
     }
 
     /// Leaves the sessions of this node to the others, with the orders of the next turn.

@@ -69,7 +69,7 @@ pub(crate) fn check(config: &Config) -> Result<(), Error> {
     }
 }
 
-fn addresses(config: &Config) -> Result<Vec<RedisAddress>, Error> {
+pub(super) fn addresses(config: &Config) -> Result<Vec<RedisAddress>, Error> {
     RedisAddress::parse_list(config.redis_url.reveal())
         .map_err(|why| Error::config(format!("redis_url: {why}")))
 }

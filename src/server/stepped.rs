@@ -28,7 +28,7 @@
 //! a handler measures by itself goes by the machine's clock, such as the rate limits of the chat
 //! protocol.
 //!
-//! With the engine Redis nothing connects to a Redis: the test is the link to it. It gives
+//! With the engine Redis nothing connects to a Redis: the test is the link to each. It gives
 //! [`SteppedServer::turn_of_engine`] what happened there, and gets what Redis is asked.
 //!
 //! [`blocking`](crate::Handler::blocking) handlers need threads, which a stepped server does not
@@ -56,7 +56,7 @@ use crate::{
 };
 
 pub mod redis {
-    //! What a server with the engine Redis has its link do, and hears of it.
+    //! What a server with the engine Redis has its links do, and hears of them.
 
     pub use crate::engine::order::{Code, Event, Order, Refused, Script, ServerFacts, Value};
 }
@@ -172,33 +172,34 @@ impl SteppedServer {
         }
     }
 
-    /// One turn of the engine, if there is one: it hears what happened on its link, and what the
-    /// workers ask. Returns what the link is to do, in order. After [`Event::Down`] the link is up
-    /// when the test says [`Event::Up`].
+    /// One turn of the engine, if there is one: it hears what happened on its links, and what the
+    /// workers ask. Returns what the links are to do, in order. A link is named by the place of its
+    /// Redis in `redis_url`, from 0. After [`Event::Down`] it is up when the test says
+    /// [`Event::Up`].
     ///
     /// [`Event::Down`]: redis::Event::Down
     /// [`Event::Up`]: redis::Event::Up
     pub fn turn_of_engine(
         &mut self,
-        heard: impl IntoIterator<Item = redis::Event>,
-    ) -> Vec<redis::Order> {
+        heard: impl IntoIterator<Item = (usize, redis::Event)>,
+    ) -> Vec<(usize, redis::Order)> {
         self.engine.as_mut().map_or_else(Vec::new, |engine| engine.turn(heard))
     }
 
-    /// Whether the engine has heard nothing on its subscriptions for so long that its link is to be
-    /// made anew.
-    pub fn is_engine_deaf(&self) -> bool {
-        self.engine.as_ref().is_some_and(Stepped::is_deaf)
+    /// A link that is to be made anew, and why: the engine has heard nothing on its subscriptions
+    /// for too long, for one. To be asked after each turn of the engine until there is none.
+    pub fn useless_link_of_engine(&mut self) -> Option<(usize, String)> {
+        self.engine.as_mut().and_then(Stepped::useless_link)
     }
 
     /// Leaves the sessions of the server to other nodes, as a server does that has drained. What
-    /// the link has to do for it comes out of the next turns of the engine, until
+    /// the links have to do for it comes out of the next turns of the engine, until
     /// [`has_engine_left`](SteppedServer::has_engine_left).
     pub fn leave_engine(&mut self) {
         self.engine.iter_mut().for_each(Stepped::leave);
     }
 
-    /// Whether everything that the engine has asked is answered, or its link is down.
+    /// Whether everything that the engine has asked is answered, or its links are down.
     pub fn has_engine_left(&self) -> bool {
         self.engine.as_ref().is_none_or(Stepped::is_done)
     }

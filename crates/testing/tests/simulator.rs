@@ -149,8 +149,8 @@ fn features_bring_their_own_faults_and_invariants_and_a_report_tells_what_broke(
     assert!(text.contains("there are few faults") && text.contains("time jumps by 1 ms"), "{text}");
 }
 
-fn run_cluster(seed: u64, steps: u64, clients: usize) -> Report {
-    let plan = cluster::Plan::draw(seed, steps, clients).without_losses();
+fn run_cluster(seed: u64, steps: u64, clients: usize, shards: usize) -> Report {
+    let plan = cluster::Plan::draw(seed, steps, clients).without_losses().with_shards(shards);
     let words = plan.words();
     let report = Cluster::new(plan).run();
     assert!(report.broken.is_none(), "{words}\n{report}");
@@ -175,8 +175,8 @@ const REACHED_IN_CLUSTERS: [&str; 10] = [
 fn a_cluster_keeps_every_promise_whatever_befalls_its_links() {
     let mut heard: BTreeMap<String, u64> = BTreeMap::new();
     for seed in 1..=12 {
-        let clients = [3, 6, 12, 30][seed as usize % 4];
-        for (kind, count) in run_cluster(seed, 1200, clients).kinds {
+        let (clients, shards) = ([3, 6, 12, 30][seed as usize % 4], 1 + seed as usize % 3);
+        for (kind, count) in run_cluster(seed, 1200, clients, shards).kinds {
             *heard.entry(kind).or_default() += count;
         }
     }
@@ -188,10 +188,15 @@ fn a_cluster_keeps_every_promise_whatever_befalls_its_links() {
 #[test]
 fn seeds_of_clusters_that_found_something_keep_every_promise() {
     // Redis had forgotten a script, so that who comes was shown behind its leaving.
-    run_cluster(1_795_891_295_480_378_795, 2000, 30);
+    run_cluster(1_795_891_295_480_378_795, 2000, 30, 1);
     // A direct message that a node had held while it was cut off went out without a fence, because
     // its sender had gone on at another node.
-    run_cluster(1_795_897_295_279_813_453, 2000, 6);
+    run_cluster(1_795_897_295_279_813_453, 2000, 6, 1);
+    // A session came back to a node by its own shard while another one was away, which knew it as
+    // that node's from an earlier time.
+    let plan = cluster::Plan::draw(20_261_129_500_038, 2000, 8).with_shards(3);
+    let report = Cluster::new(plan).run();
+    assert!(report.broken.is_none(), "{report}");
     for (seed, steps, clients) in [
         // A session was written down late, behind a later one, for the same reason.
         (8_842_000_215, 800, 30),
@@ -229,7 +234,7 @@ fn seeds_of_clusters_that_found_something_keep_every_promise() {
 
 #[test]
 fn a_seed_of_a_cluster_has_one_transcript() {
-    let [one, again] = [(); 2].map(|()| run_cluster(3, 400, 12));
+    let [one, again] = [(); 2].map(|()| run_cluster(3, 400, 12, 2));
     assert_eq!((one.hash, one.heard, one.turns), (again.hash, again.heard, again.turns));
 }
 
@@ -259,20 +264,23 @@ fn no_question_waits_for_ever_for_links_that_are_lost_before_they_answer() {
             socket.send(&direct);
             socket.flush(usize::MAX);
         }
-        for order in server.turn_of_engine(std::mem::take(&mut events)) {
+        for (shard, order) in server.turn_of_engine(std::mem::take(&mut events)) {
             if let Order::Subscribe(channels) = order {
-                events.extend(channels.into_iter().map(Event::Subscribed));
+                events.extend(channels.into_iter().map(|one| (shard, Event::Subscribed(one))));
             }
         }
         // It is up for a second, and down for a moment.
         match turn % 20 {
-            0 => events.push(Event::Up(ServerFacts {
-                run_id: "run".to_owned(),
-                version: "7.0".to_owned(),
-                address: "memory".to_owned(),
-                now_ms: 0,
-            })),
-            19 => events.push(Event::Down("it is cut".to_owned())),
+            0 => {
+                let facts = ServerFacts {
+                    run_id: "run".to_owned(),
+                    version: "7.0".to_owned(),
+                    address: "memory".to_owned(),
+                    now_ms: 0,
+                };
+                events.push((0, Event::Up(facts)));
+            }
+            19 => events.push((0, Event::Down("it is cut".to_owned()))),
             _ => {}
         }
         server.advance(Duration::from_millis(50));

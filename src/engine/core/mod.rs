@@ -262,7 +262,7 @@ impl Core {
     }
 
     /// Whether the link to a shard seems dead though nobody has said so.
-    pub(crate) fn is_deaf(&self, shard: usize) -> bool {
+    fn is_deaf(&self, shard: usize) -> bool {
         let shard = &self.shards[shard];
         shard.is_up() && shard.beats.is_silent(self.hub.now_ms())
     }

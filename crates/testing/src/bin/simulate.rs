@@ -14,12 +14,12 @@ use rusty_socks_testing::{
     simulator::{Plan, Report, Simulation},
 };
 
-const USAGE: &str = "usage: simulate [--cluster no|yes|lossy] [--seed N] [--seeds N] [--minutes N] [--clients N] [--steps N] [--until-step N]";
+const USAGE: &str = "usage: simulate [--cluster no|yes|lossy] [--seed N] [--seeds N] [--minutes N] [--shards N] [--clients N] [--steps N] [--until-step N]";
 
 /// What is simulated.
 enum Kind {
     OneServer,
-    /// Several servers that share a Redis, which loses nothing that it has answered.
+    /// Several servers that share a Redis or several, which lose nothing that they have answered.
     Cluster,
     /// The same, with all that can go wrong.
     LossyCluster,
@@ -38,6 +38,8 @@ struct Options {
     /// The last step of each run. Where a run ends changes nothing of what comes before.
     until_step: Option<u64>,
     cluster: Kind,
+    /// Redises among which a cluster spreads its rooms and sessions.
+    shards: Option<usize>,
 }
 
 impl Options {
@@ -50,6 +52,7 @@ impl Options {
             steps: None,
             until_step: None,
             cluster: Kind::OneServer,
+            shards: None,
         };
         while let Some(word) = words.next() {
             let value = words.next().ok_or_else(|| format!("{word} needs a value"))?;
@@ -66,6 +69,7 @@ impl Options {
                     "lossy" => options.cluster = Kind::LossyCluster,
                     _ => return Err(format!("--cluster {value}: no, yes or lossy")),
                 },
+                "--shards" => options.shards = Some(number()?.clamp(1, 64) as usize),
                 "--minutes" => match value.parse() {
                     Ok(minutes) if (0.0..1e6).contains(&minutes) => options.minutes = Some(minutes),
                     _ => return Err(format!("--minutes {value}: 0 to 1000000")),
@@ -94,7 +98,7 @@ fn main() -> ExitCode {
             break;
         }
         let seed = first.wrapping_add(run);
-        let (report, clients, steps) = match options.cluster {
+        let (report, again) = match options.cluster {
             Kind::OneServer => run_one(seed, &options),
             Kind::Cluster | Kind::LossyCluster => run_cluster(seed, &options),
         };
@@ -103,22 +107,15 @@ fn main() -> ExitCode {
             println!("heard: {:?}", report.kinds);
         }
         if report.broken.is_some() {
-            let kind = match options.cluster {
-                Kind::OneServer => "no",
-                Kind::Cluster => "yes",
-                Kind::LossyCluster => "lossy",
-            };
-            println!(
-                "again: scripts/simulate.sh --cluster {kind} --seed {seed} --clients {clients} --steps {steps}"
-            );
+            println!("again: scripts/simulate.sh --seed {seed} {again}");
             return ExitCode::FAILURE;
         }
     }
     ExitCode::SUCCESS
 }
 
-/// One server with its clients. Returns also how many there were, and the steps.
-fn run_one(seed: u64, options: &Options) -> (Report, usize, u64) {
+/// One server with its clients. Returns also what to ask for to have the run again.
+fn run_one(seed: u64, options: &Options) -> (Report, String) {
     // Few clients meet in odd ways, many in many; a seed with neither given has its own number.
     let crowds = [8, 40, 200, 1000];
     let clients = options.clients.unwrap_or(crowds[(seed % 4) as usize]);
@@ -126,19 +123,23 @@ fn run_one(seed: u64, options: &Options) -> (Report, usize, u64) {
     let steps = options.steps.unwrap_or((40_000 / clients as u64).clamp(40, 4000));
     let mut plan = Plan::draw(seed, steps, clients);
     plan.steps = options.until_step.unwrap_or(steps).min(steps);
-    (Simulation::new(plan).run(), clients, steps)
+    let again = format!("--cluster no --clients {clients} --steps {steps}");
+    (Simulation::new(plan).run(), again)
 }
 
-/// Several servers with their clients and their Redis. Returns also how many clients there were,
-/// and the steps.
-fn run_cluster(seed: u64, options: &Options) -> (Report, usize, u64) {
+/// Several servers with their clients and their Redises. Returns also what to ask for to have the
+/// run again.
+fn run_cluster(seed: u64, options: &Options) -> (Report, String) {
     let clients = options.clients.unwrap_or([3, 6, 12, 30][(seed % 4) as usize]);
     let steps = options.steps.unwrap_or(2000);
-    let mut plan = cluster::Plan::draw(seed, steps, clients);
+    let shards = options.shards.unwrap_or([1, 1, 2, 3][(seed / 4 % 4) as usize]);
+    let mut plan = cluster::Plan::draw(seed, steps, clients).with_shards(shards);
     plan.steps = options.until_step.unwrap_or(steps).min(steps);
+    let mut kind = "lossy";
     if matches!(options.cluster, Kind::Cluster) {
-        plan = plan.without_losses();
+        (kind, plan) = ("yes", plan.without_losses());
     }
     println!("{}", plan.words());
-    (Cluster::new(plan).run(), clients, steps)
+    let again = format!("--cluster {kind} --shards {shards} --clients {clients} --steps {steps}");
+    (Cluster::new(plan).run(), again)
 }

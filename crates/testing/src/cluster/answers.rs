@@ -49,6 +49,10 @@ impl Member {
         let away_ms = self.session.as_ref().and_then(|session| session.lost_ms);
         let is_due = match (&fault.code, &asked) {
             (ErrorCode::Overloaded, _) => scene.is_troubled(),
+            // Its rooms are in different shards.
+            (ErrorCode::BadRequest, Asked::Publish { rooms, .. }) => {
+                scene.plan.shards > 1 && rooms.len() > 1
+            }
             (ErrorCode::NotFound, Asked::Direct { .. }) => true,
             (ErrorCode::LimitExceeded, Asked::Direct { .. }) => true,
             (ErrorCode::AlreadyMember, Asked::Join { room, .. }) => {

@@ -1,4 +1,4 @@
-//! The Redis of a cluster: its primary, and those that were primaries before.
+//! The Redises of a cluster: the primary of each shard, and those that were primaries before.
 
 use std::collections::BTreeMap;
 
@@ -19,13 +19,19 @@ pub(super) struct Server {
 /// All of them; links name them by their places.
 pub(super) struct Cloud {
     pub(super) servers: Vec<Server>,
-    pub(super) primary: usize,
-    /// What a replica of the primary has.
-    replica: Store,
+    shards: Vec<Shard>,
     pub(super) truth: Truth,
     /// The first message that should not be.
     pub(super) wrong: Option<String>,
     now_micros: u64,
+}
+
+/// One of those among which rooms and sessions are spread.
+#[derive(Default)]
+struct Shard {
+    primary: usize,
+    /// What a replica of the primary has.
+    replica: Store,
 }
 
 /// What a link has a server do.
@@ -36,16 +42,15 @@ pub(super) enum Job {
 }
 
 impl Cloud {
-    pub(super) fn new() -> Cloud {
+    pub(super) fn new(shards: usize) -> Cloud {
         let mut cloud = Cloud {
             servers: Vec::new(),
-            primary: 0,
-            replica: Store::default(),
+            shards: (0..shards).map(|_| Shard::default()).collect(),
             truth: Truth::default(),
             wrong: None,
             now_micros: 0,
         };
-        cloud.begin(Store::default());
+        (0..shards).for_each(|shard| cloud.begin(shard, Store::default()));
         cloud
     }
 
@@ -54,43 +59,52 @@ impl Cloud {
         self.servers.iter_mut().for_each(|server| server.redis.set_time(now_micros));
     }
 
-    pub(super) fn primary(&mut self) -> &mut Server {
-        &mut self.servers[self.primary]
+    /// The place of a shard's primary.
+    pub(super) fn primary_of(&self, shard: usize) -> usize {
+        self.shards[shard].primary
     }
 
-    /// The replica has all that the primary has.
-    pub(super) fn replicate(&mut self) {
-        self.replica = self.servers[self.primary].redis.snapshot();
+    pub(super) fn primary(&mut self, shard: usize) -> &mut Server {
+        &mut self.servers[self.shards[shard].primary]
+    }
+
+    /// Looks at what each primary has.
+    pub(super) fn look<R>(&self, mut at: impl FnMut(&mut Store) -> R) -> Vec<R> {
+        self.shards.iter().map(|shard| self.servers[shard.primary].redis.look(&mut at)).collect()
+    }
+
+    /// The replica of a shard has all that its primary has.
+    pub(super) fn replicate(&mut self, shard: usize) {
+        self.shards[shard].replica = self.primary(shard).redis.snapshot();
     }
 
     /// The replica becomes the primary. The old one runs on, if that is said, for those who have
     /// not heard of it.
-    pub(super) fn promote(&mut self, runs_on: bool) {
-        self.primary().is_up = runs_on;
-        let store = self.replica.clone();
-        self.begin(store);
+    pub(super) fn promote(&mut self, shard: usize, runs_on: bool) {
+        self.primary(shard).is_up = runs_on;
+        let store = self.shards[shard].replica.clone();
+        self.begin(shard, store);
     }
 
-    /// The primary is started again, with `store`.
-    pub(super) fn restart(&mut self, store: Store) {
-        self.primary().is_up = false;
-        self.begin(store);
+    /// The primary of a shard is started again, with `store`.
+    pub(super) fn restart(&mut self, shard: usize, store: Store) {
+        self.primary(shard).is_up = false;
+        self.begin(shard, store);
     }
 
-    fn begin(&mut self, store: Store) {
+    fn begin(&mut self, shard: usize, store: Store) {
         let mut redis = Redis::new(format!("run-{}", self.servers.len()), store);
         redis.set_time(self.now_micros);
-        self.primary = self.servers.len();
+        self.shards[shard].primary = self.servers.len();
         let epochs = BTreeMap::new();
         self.servers.push(Server { redis, is_up: true, epochs });
-        self.replicate();
+        self.replicate(shard);
     }
 
-    /// Ends the processes that nobody needs, but for the primary.
+    /// Ends the processes that nobody needs, but for the primaries.
     pub(super) fn end_earlier(&mut self) {
-        let primary = self.primary;
         for (index, server) in self.servers.iter_mut().enumerate() {
-            server.is_up = index == primary;
+            server.is_up = self.shards.iter().any(|shard| shard.primary == index);
         }
     }
 

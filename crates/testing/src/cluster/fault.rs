@@ -40,7 +40,7 @@ impl Cluster {
     pub(super) fn strike(&mut self) -> Verdict {
         let one_in = self.plan.fault_one_in;
         if self.random.one_in(10) {
-            self.cloud.replicate();
+            (0..self.plan.shards).for_each(|shard| self.cloud.replicate(shard));
         }
         if one_in > 0 && self.random.one_in(one_in.div_ceil(2)) {
             let fault = *self.random.one_of(&FAULTS);
@@ -53,60 +53,75 @@ impl Cluster {
         self.random.below(self.nodes.len())
     }
 
+    /// Of several, or the one that there is.
+    fn any_shard(&mut self) -> usize {
+        if self.plan.shards == 1 { 0 } else { self.random.below(self.plan.shards) }
+    }
+
+    fn any_link(&mut self) -> (usize, usize) {
+        (self.any_node(), self.any_shard())
+    }
+
     fn any_ms(&mut self, choices: &[u64]) -> u64 {
         *self.random.one_of(choices)
     }
 
     /// The link of a node breaks. Some of what it asked was done, and is not answered.
     fn cut_link(&mut self) -> Verdict {
-        let at = self.any_node();
-        self.say(format!("the link of node {at} is cut"));
+        let (at, shard) = self.any_link();
+        self.say(format!("the link of node {at} to shard {shard} is cut"));
         self.trouble(1000);
-        self.lose_link(at);
+        self.lose_link(at, shard);
         Ok(())
     }
 
-    fn lose_link(&mut self, at: usize) {
-        let stray = self.nodes[at].link.cut("it is cut", self.now_ms, &mut self.random);
-        if let Some(stray) = stray {
+    fn lose_link(&mut self, at: usize, shard: usize) {
+        let link = &mut self.nodes[at].links[shard];
+        if let Some(stray) = link.cut("it is cut", self.now_ms, &mut self.random) {
             self.leave_stray(stray);
         }
     }
 
+    fn lose_links(&mut self, at: usize) {
+        (0..self.plan.shards).for_each(|shard| self.lose_link(at, shard));
+    }
+
     /// What a node asks or hears is late.
     fn hold_a_way(&mut self) -> Verdict {
-        let (at, way) = (self.any_node(), self.random.below(4));
+        let (at, shard) = self.any_link();
+        let way = self.random.below(4);
         let ms = self.any_ms(&[100, 500, 1500, 4000]);
-        self.say(format!("way {way} of node {at} is held for {ms} ms"));
+        self.say(format!("way {way} of node {at} and shard {shard} is held for {ms} ms"));
         self.trouble(ms);
-        self.nodes[at].link.held_until_ms[way] = self.now_ms + ms;
+        self.nodes[at].links[shard].held_until_ms[way] = self.now_ms + ms;
         Ok(())
     }
 
     /// The subscriptions of a node are silently dead.
     fn mute(&mut self) -> Verdict {
-        let at = self.any_node();
-        self.say(format!("node {at} hears nothing"));
+        let (at, shard) = self.any_link();
+        self.say(format!("node {at} hears nothing of shard {shard}"));
         self.trouble(10_000);
-        self.nodes[at].link.is_mute = true;
+        self.nodes[at].links[shard].is_mute = true;
         Ok(())
     }
 
-    /// A node cannot reach Redis for a while.
+    /// A node cannot reach a Redis for a while.
     fn cut_off(&mut self) -> Verdict {
-        let at = self.any_node();
+        let (at, shard) = self.any_link();
         let ms = self.any_ms(&[1000, 2500, 6000, 14_000]);
-        self.say(format!("node {at} is cut off for {ms} ms"));
+        self.say(format!("node {at} is cut off from shard {shard} for {ms} ms"));
         self.trouble(ms);
-        self.nodes[at].link.cut_until_ms = self.now_ms + ms;
+        self.nodes[at].links[shard].cut_until_ms = self.now_ms + ms;
         Ok(())
     }
 
     fn flush_scripts(&mut self) -> Verdict {
-        self.say("Redis forgets its scripts".to_owned());
+        let shard = self.any_shard();
+        self.say(format!("shard {shard} forgets its scripts"));
         // Each node that asks for one makes its link anew.
         self.trouble(1000);
-        self.cloud.primary().redis.flush_scripts();
+        self.cloud.primary(shard).redis.flush_scripts();
         Ok(())
     }
 
@@ -121,17 +136,19 @@ impl Cluster {
     }
 
     fn refuse(&mut self, what: Refuses) -> Verdict {
-        let redis = &mut self.cloud.primary().redis;
+        let shard = self.any_shard();
+        let redis = &mut self.cloud.primary(shard).redis;
         let is_over = redis.refuses == what;
         redis.refuses = if is_over { Refuses::Nothing } else { what };
-        self.say(format!("Redis refuses {what:?}: {}", !is_over));
+        self.say(format!("shard {shard} refuses {what:?}: {}", !is_over));
         self.trouble(5000);
         Ok(())
     }
 
     /// Redis drops a history.
     fn evict(&mut self) -> Verdict {
-        let streams = self.cloud.primary().redis.look(|store| {
+        let shard = self.any_shard();
+        let streams = self.cloud.primary(shard).redis.look(|store| {
             store.keys().into_iter().filter(|key| key.ends_with(b"}:h")).collect::<Vec<_>>()
         });
         if streams.is_empty() {
@@ -141,7 +158,7 @@ impl Cluster {
         let name = String::from_utf8_lossy(&key).into_owned();
         let room = name.split(['{', '}']).nth(1).unwrap_or_default();
         self.say(format!("the history of {room} is evicted"));
-        self.cloud.primary().redis.look(|store| store.remove(&key));
+        self.cloud.primary(shard).redis.look(|store| store.remove(&key));
         Ok(())
     }
 
@@ -152,11 +169,14 @@ impl Cluster {
         }
         let is_orderly = !self.plan.loses || self.random.one_in(3);
         let runs_on = !is_orderly && self.random.one_in(2);
-        self.say(format!("a failover, orderly {is_orderly}, the old one runs on {runs_on}"));
+        let shard = self.any_shard();
+        self.say(format!(
+            "a failover of shard {shard}, orderly {is_orderly}, the old one runs on {runs_on}"
+        ));
         if is_orderly {
-            self.cloud.replicate();
+            self.cloud.replicate(shard);
         }
-        self.change_server(!is_orderly, |cloud| cloud.promote(runs_on))
+        self.change_server(shard, !is_orderly, |cloud| cloud.promote(shard, runs_on))
     }
 
     /// Redis is started again.
@@ -164,28 +184,36 @@ impl Cluster {
         if self.plan.to_many {
             return Ok(());
         }
-        let all = self.cloud.primary().redis.snapshot();
+        let shard = self.any_shard();
+        let all = self.cloud.primary(shard).redis.snapshot();
         let what = if self.plan.loses { self.random.below(3) } else { 0 };
-        self.say(format!("Redis is started again, {}", ["whole", "empty", "older"][what]));
-        self.change_server(what > 0, |cloud: &mut Cloud| match what {
-            0 => cloud.restart(all),
-            1 => cloud.restart(Store::default()),
-            _ => cloud.promote(false),
+        let with = ["whole", "empty", "older"][what];
+        self.say(format!("shard {shard} is started again, {with}"));
+        self.change_server(shard, what > 0, |cloud: &mut Cloud| match what {
+            0 => cloud.restart(shard, all),
+            1 => cloud.restart(shard, Store::default()),
+            _ => cloud.promote(shard, false),
         })
     }
 
-    fn change_server(&mut self, loses: bool, change: impl FnOnce(&mut Cloud)) -> Verdict {
+    fn change_server(
+        &mut self,
+        shard: usize,
+        loses: bool,
+        change: impl FnOnce(&mut Cloud),
+    ) -> Verdict {
         change(&mut self.cloud);
         self.trouble(8000);
         if loses {
             self.lost_ms = Some(self.now_ms);
         }
         for at in 0..self.nodes.len() {
-            let is_old = self.nodes[at].link.server() != Some(self.cloud.primary);
-            let was_up = self.nodes[at].link.server().is_some();
+            let server = self.nodes[at].links[shard].server();
+            let is_old = server != Some(self.cloud.primary_of(shard));
+            let was_up = server.is_some();
             // The others find it out by themselves, or when they ask where the primary is.
             if is_old && was_up && self.random.one_in(2) {
-                self.lose_link(at);
+                self.lose_link(at, shard);
             }
         }
         Ok(())
@@ -199,7 +227,7 @@ impl Cluster {
         }
         self.say(format!("node {at} is killed"));
         self.trouble(1000);
-        self.lose_link(at);
+        self.lose_links(at);
         self.remove_server(at);
         Ok(())
     }
@@ -249,7 +277,7 @@ impl Cluster {
             self.read(index)?;
         }
         self.say(format!("node {at} has ended"));
-        self.lose_link(at);
+        self.lose_links(at);
         self.remove_server(at);
         Ok(())
     }

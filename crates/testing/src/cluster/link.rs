@@ -1,4 +1,5 @@
-//! The link of one node to Redis: two connections with their delays, and what is on its way there.
+//! The link of one node to the Redis of one shard: two connections with their delays, and what is
+//! on its way there.
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -20,8 +21,9 @@ const DELAY_MS: usize = 6;
 /// What is done in one step on each way at most.
 const AT_ONCE: usize = 12;
 
-/// The link of one node.
+/// The link of one node to one shard.
 pub(super) struct Link {
+    shard: usize,
     /// Which link it is, and how many connections it has made.
     own: (Rc<()>, u64),
     /// The server, and since when, or when the next attempt is made.
@@ -66,8 +68,9 @@ impl Stray {
 }
 
 impl Link {
-    pub(super) fn new() -> Link {
+    pub(super) fn new(shard: usize) -> Link {
         Link {
+            shard,
             own: (Rc::new(()), 0),
             state: Err(0),
             held_until_ms: [0; 4],
@@ -125,7 +128,7 @@ impl Link {
         let up = match &mut self.state {
             Err(at_ms) if *at_ms > now_ms => return None,
             Err(at_ms) => {
-                let server = cloud.primary();
+                let server = cloud.primary(self.shard);
                 let takes_writes = server.redis.refuses != crate::redis::Refuses::Writes;
                 if !server.is_up || !takes_writes || self.cut_until_ms > now_ms {
                     *at_ms = now_ms + 100 + random.below(1900) as u64;
@@ -140,7 +143,7 @@ impl Link {
                     now_ms: server.redis.now_ms(),
                 }));
                 self.own.1 += 1;
-                self.state = Ok(Up::new(cloud.primary, now_ms));
+                self.state = Ok(Up::new(cloud.primary_of(self.shard), now_ms));
                 return None;
             }
             Ok(up) => up,

@@ -24,6 +24,8 @@ pub struct Plan {
     pub clients: usize,
     /// Servers.
     pub nodes: usize,
+    /// Redises among which rooms and sessions are spread.
+    pub shards: usize,
     /// Steps until everybody leaves.
     pub steps: u64,
     /// Steps between two rests.
@@ -49,6 +51,7 @@ impl Plan {
             seed,
             clients,
             nodes: 2 + random.below(2),
+            shards: 1,
             steps,
             rest_every: 100 + random.below(400) as u64,
             fault_one_in: *random.one_of(&[0, 20, 60, 150, 400]),
@@ -68,11 +71,19 @@ impl Plan {
         Plan { loses: false, comes_late: false, to_many: false, ..self }
     }
 
+    /// The same run with so many shards, one at least.
+    pub fn with_shards(self, shards: usize) -> Plan {
+        let urls: Vec<_> = (1..=shards).map(|port| format!("redis://127.0.0.1:{port}")).collect();
+        let config = Config { redis_url: Secret::new(urls.join(",")), ..self.config };
+        Plan { shards, config, ..self }
+    }
+
     /// What it is like, in words.
     pub fn words(&self) -> String {
         format!(
-            "{} nodes, a fault in {} steps, loses {}, late {}, to many {}, history {}",
+            "{} nodes, {} shards, a fault in {} steps, loses {}, late {}, to many {}, history {}",
             self.nodes,
+            self.shards,
             self.fault_one_in,
             self.loses,
             self.comes_late,

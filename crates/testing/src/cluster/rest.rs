@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::{
     cloud::epoch_of,
     hear::UNTOLD,
+    link::Link,
     plan::{PREFIX, ROOMS},
     world::{Cluster, RECOVERY_MS},
 };
@@ -83,9 +84,13 @@ impl Cluster {
         for node in &mut self.nodes {
             node.begins_at_ms = self.now_ms;
             node.stalled_until_ms = 0;
-            (node.link.held_until_ms, node.link.cut_until_ms) = ([0; 4], 0);
+            for link in &mut node.links {
+                (link.held_until_ms, link.cut_until_ms) = ([0; 4], 0);
+            }
         }
-        self.cloud.primary().redis.refuses = Refuses::Nothing;
+        for shard in 0..self.plan.shards {
+            self.cloud.primary(shard).redis.refuses = Refuses::Nothing;
+        }
         for (_, stray) in std::mem::take(&mut self.strays) {
             self.run_stray(stray);
         }
@@ -108,7 +113,7 @@ impl Cluster {
         }
         for _ in 0..ROUNDS_MAX {
             let is_busy = self.round()?;
-            let is_quiet = self.nodes.iter().all(|node| node.link.is_quiet());
+            let is_quiet = self.links().all(Link::is_quiet);
             let is_asking = self.members.iter().any(|member| !member.asked.is_empty());
             if !is_busy && is_quiet && !is_asking {
                 return Ok(());
@@ -120,8 +125,12 @@ impl Cluster {
             .iter()
             .filter_map(|member| Some((member.index, member.asked.front()?.1.words())))
             .collect();
-        let up: Vec<_> = self.nodes.iter().map(|node| node.link.server()).collect();
+        let up: Vec<_> = self.links().map(Link::server).collect();
         broken("a cluster that is asked nothing comes to rest", format!("{asked:?}, {up:?}"))
+    }
+
+    fn links(&self) -> impl Iterator<Item = &Link> {
+        self.nodes.iter().flat_map(|node| &node.links)
     }
 
     fn round(&mut self) -> Result<bool, Broken> {
@@ -175,7 +184,7 @@ impl Cluster {
             let Some(session) = &member.session else { continue };
             for (room, view) in &session.rooms {
                 let key = format!("{PREFIX}:{{{room}}}:m");
-                let at = self.cloud.servers[self.cloud.primary].redis.look(|store| {
+                let at = self.cloud.look(|store| {
                     let epoch = epoch_of(store, key.as_bytes())?.0;
                     let hash = store.find::<BTreeMap<Bytes, Bytes>>(key.as_bytes()).ok()??;
                     let seq = std::str::from_utf8(hash.get(b"s".as_slice())?).ok()?.parse().ok()?;
@@ -183,10 +192,12 @@ impl Cluster {
                 });
                 let wrong =
                     |promise, seen| Err(Broken { promise, client: Some(member.index), seen });
-                let Some((epoch, head)): Option<(String, u64)> = at else {
-                    return wrong("a room with members exists", format!("no {room}"));
+                let at: Vec<(String, u64)> = at.into_iter().flatten().collect();
+                let [(epoch, head)] = &at[..] else {
+                    return wrong("a room with members exists once", format!("{room}: {at:?}"));
                 };
-                if epoch != view.epoch {
+                let head = *head;
+                if *epoch != view.epoch {
                     let seen = format!("{room}: {epoch} is not {}", view.epoch);
                     return wrong("a room has one epoch at a time", seen);
                 }
@@ -213,12 +224,14 @@ impl Cluster {
                 .map(|session| session.client_id.clone())
                 .collect();
             let key = format!("{PREFIX}:{{{room}}}:p");
-            let kept: BTreeSet<String> = self.cloud.primary().redis.look(|store| {
+            let kept = self.cloud.look(|store| {
                 let hash = store.find::<BTreeMap<Bytes, Bytes>>(key.as_bytes());
                 let hash = hash.ok().flatten();
                 let ids = hash.into_iter().flatten();
-                ids.map(|(client, _)| String::from_utf8_lossy(client).into_owned()).collect()
+                let text = |client| String::from_utf8_lossy(client).into_owned();
+                ids.map(|(client, _)| text(client)).collect::<BTreeSet<_>>()
             });
+            let kept: BTreeSet<String> = kept.into_iter().flatten().collect();
             let mut told = vec![(None, kept)];
             for member in self.members.iter().filter(|member| member.is_settled()) {
                 if let Some(census) = member.census.get(room) {
@@ -255,17 +268,30 @@ impl Cluster {
             .filter_map(|member| Some(member.session.as_ref()?.client_id.clone()))
             .collect();
         let prefix = format!("{PREFIX}:s:");
-        let kept: BTreeSet<String> = self.cloud.primary().redis.look(|store| {
-            // Of a session that has moved and ended its fence alone stays, for a while.
-            let is_ended = |hash: &BTreeMap<Bytes, Bytes>| hash.keys().eq([&b"f"[..]]);
-            let mut keys = store.keys();
-            keys.retain(|key| !matches!(store.find(key), Ok(Some(hash)) if is_ended(hash)));
-            let names = keys.into_iter().map(|key| String::from_utf8_lossy(&key).into_owned());
-            let ids = names.filter_map(|name| name.strip_prefix(&prefix).map(str::to_owned));
-            ids.filter(|id| !id.contains(':')).collect()
+        let kept = self.cloud.look(|store| {
+            let mut kept = BTreeMap::new();
+            for key in store.keys() {
+                let name = String::from_utf8_lossy(&key).into_owned();
+                let id = name.strip_prefix(&prefix).filter(|id| !id.contains(':'));
+                let hash = store.find::<BTreeMap<Bytes, Bytes>>(&key);
+                let (Some(id), Ok(Some(hash))) = (id, hash) else { continue };
+                // Its fence alone is there for a while where it has moved and ended, and in a shard
+                // that had nothing of it when it moved.
+                if hash.keys().any(|field| !matches!(&field[..], b"f" | b"t")) {
+                    kept.insert(id.to_owned(), format!("{hash:?}"));
+                }
+            }
+            kept
         });
-        if known != kept {
-            let seen = format!("{} are known, {} are kept", known.len(), kept.len());
+        let missing = known.iter().filter(|id| !kept.iter().any(|kept| kept.contains_key(*id)));
+        let missing: Vec<_> = missing.collect();
+        let left = kept.iter().enumerate().flat_map(|(shard, kept)| {
+            let left = kept.iter().filter(|(id, _)| !known.contains(*id));
+            left.map(move |(id, hash)| format!("{id} in shard {shard}: {hash}"))
+        });
+        let left: Vec<_> = left.collect();
+        if !missing.is_empty() || !left.is_empty() {
+            let seen = format!("missing {missing:?}, left {left:#?}");
             return broken("Redis has the sessions that there are", seen);
         }
         for (at, node) in self.nodes.iter().enumerate() {

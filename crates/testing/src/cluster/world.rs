@@ -23,11 +23,11 @@ const BEGAN_MS: u64 = 1_800_000_000_000;
 /// notices it, finds Redis and subscribes anew.
 pub(super) const RECOVERY_MS: u64 = 15_000;
 
-/// A server, and its link to Redis.
+/// A server, and its links to the shards.
 pub(super) struct Node {
     /// `None` while it is down.
     pub(super) server: Option<SteppedServer>,
-    pub(super) link: Link,
+    pub(super) links: Vec<Link>,
     pub(super) is_draining: bool,
     /// When the next one begins in its place.
     pub(super) begins_at_ms: u64,
@@ -62,7 +62,7 @@ impl Cluster {
         let mut cluster = Cluster {
             random: Random::new(plan.seed ^ 0x7171_7171),
             nodes: Vec::new(),
-            cloud: Cloud::new(),
+            cloud: Cloud::new(plan.shards),
             members: (0..plan.clients).map(Member::new).collect(),
             now_ms: 0,
             troubled_until_ms: RECOVERY_MS,
@@ -78,7 +78,7 @@ impl Cluster {
         for _ in 0..cluster.plan.nodes {
             let node = Node {
                 server: Some(cluster.begin_server()),
-                link: Link::new(),
+                links: cluster.begin_links(),
                 is_draining: false,
                 begins_at_ms: 0,
                 stalled_until_ms: 0,
@@ -132,6 +132,10 @@ impl Cluster {
         builder.stepped_at(time).expect("a legal plan")
     }
 
+    fn begin_links(&self) -> Vec<Link> {
+        (0..self.plan.shards).map(Link::new).collect()
+    }
+
     /// Notes that something is wrong for so long.
     pub(super) fn trouble(&mut self, ms: u64) {
         let until_ms = self.now_ms + ms + RECOVERY_MS;
@@ -179,7 +183,7 @@ impl Cluster {
             if self.nodes[index].server.is_none() && self.nodes[index].begins_at_ms <= self.now_ms {
                 let server = self.begin_server();
                 self.nodes[index].server = Some(server);
-                self.nodes[index].link = Link::new();
+                self.nodes[index].links = self.begin_links();
                 self.say(format!("node {index} begins"));
             }
         }
@@ -245,17 +249,21 @@ impl Cluster {
             if node.stalled_until_ms > now_ms {
                 continue;
             }
-            let stray = node.link.step(now_ms, &mut self.cloud, &mut self.random, &mut published);
-            self.strays.retain(|(_, stray)| !node.link.has_ended(stray));
-            for order in server.turn_of_engine(node.link.events()) {
-                node.link.order(order, now_ms, &mut self.random);
+            let (mut given_up, mut heard) = (Vec::new(), Vec::new());
+            for (shard, link) in node.links.iter_mut().enumerate() {
+                let random = &mut self.random;
+                given_up.extend(link.step(now_ms, &mut self.cloud, random, &mut published));
+                self.strays.retain(|(_, stray)| !link.has_ended(stray));
+                heard.extend(link.events().into_iter().map(|event| (shard, event)));
             }
-            let deaf = match server.is_engine_deaf() {
-                true => node.link.cut("it hears nothing", now_ms, &mut self.random),
-                false => None,
-            };
-            for stray in stray.into_iter().chain(deaf) {
-                self.say(format!("node {at} gives up its link"));
+            for (shard, order) in server.turn_of_engine(heard) {
+                node.links[shard].order(order, now_ms, &mut self.random);
+            }
+            while let Some((shard, why)) = server.useless_link_of_engine() {
+                given_up.extend(node.links[shard].cut(&why, now_ms, &mut self.random));
+            }
+            for stray in given_up {
+                self.say(format!("node {at} gives up a link"));
                 self.leave_stray(stray);
             }
             self.spread(std::mem::take(&mut published));
@@ -300,7 +308,9 @@ impl Cluster {
     fn spread(&mut self, published: Vec<(usize, Bytes, Bytes)>) {
         for (server, channel, payload) in published {
             for node in self.nodes.iter_mut().filter(|node| node.server.is_some()) {
-                node.link.publish(server, &channel, &payload, self.now_ms, &mut self.random);
+                for link in &mut node.links {
+                    link.publish(server, &channel, &payload, self.now_ms, &mut self.random);
+                }
             }
         }
     }
