@@ -446,6 +446,42 @@ fn a_session_moves_while_a_shard_without_its_rooms_falls_silent() {
 }
 
 #[test]
+fn a_session_that_a_shard_has_ended_by_mistake_is_written_down_there_again() {
+    let Some(spread) = Spread::start(&[]) else { return };
+    let rooms = spread.rooms();
+    let (mut one, mut other) = (spread.chat_of(0, 0), spread.chat(1));
+    for room in &rooms {
+        one.join(room);
+        other.join(room);
+    }
+    // As if a node had taken it up at a server of the first shard that another one had taken over
+    // from, and had ended since.
+    let Cluster { prefix, .. } = &spread.cluster;
+    let part = format!("{prefix}:s:{}", one.id);
+    let redis = &spread.redises[1];
+    let room = format!("{prefix}:{{{}}}", rooms[1]);
+    eventually("both are there", || match &*redis.cli(&["HLEN", &format!("{room}:p")]) {
+        "2" => Ok(()),
+        count => Err(count.to_owned()),
+    });
+    let changes = || redis.cli(&["HGET", &format!("{room}:m"), "v"]).parse::<u64>().unwrap();
+    let before = changes();
+    assert_eq!(redis.cli(&["HSET", &part, "n", ""]), "0");
+    assert_eq!(redis.cli(&["ZADD", &format!("{prefix}:orphans"), "0", &one.id]), "1");
+    eventually("it has left the room and is there again", || match changes() - before {
+        2.. => Ok(()),
+        changes => Err(format!("{changes} changes")),
+    });
+    eventually("the other node has heard of it", || {
+        match other.ok(json!({"type": "presence", "room": rooms[1]})) {
+            listed if listed["count"] == 2 => Ok(()),
+            listed => Err(listed.to_string()),
+        }
+    });
+    assert_eq!(one.publish(&rooms[1], "here"), 1);
+}
+
+#[test]
 fn a_message_is_for_rooms_of_one_shard() {
     let Some(spread) = Spread::start(&[]) else { return };
     let rooms = spread.rooms();

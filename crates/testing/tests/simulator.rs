@@ -192,11 +192,18 @@ fn seeds_of_clusters_that_found_something_keep_every_promise() {
     // A direct message that a node had held while it was cut off went out without a fence, because
     // its sender had gone on at another node.
     run_cluster(1_795_897_295_279_813_453, 2000, 6, 1);
-    // A session came back to a node by its own shard while another one was away, which knew it as
-    // that node's from an earlier time.
-    let plan = cluster::Plan::draw(20_261_129_500_038, 2000, 8).with_shards(3);
-    let report = Cluster::new(plan).run();
-    assert!(report.broken.is_none(), "{report}");
+    for seed in [
+        // A session came back to a node by its own shard while another one was away, which knew it
+        // as that node's from an earlier time.
+        20_261_129_500_038,
+        // A node that had not heard of a failover took a session up at the old primary, and ended
+        // it in another shard when it was told so.
+        20_261_129_501_343,
+    ] {
+        let plan = cluster::Plan::draw(seed, 2000, 8).with_shards(3);
+        let report = Cluster::new(plan).run();
+        assert!(report.broken.is_none(), "{report}");
+    }
     for (seed, steps, clients) in [
         // A session was written down late, behind a later one, for the same reason.
         (8_842_000_215, 800, 30),

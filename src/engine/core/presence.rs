@@ -91,6 +91,13 @@ impl Core {
         if !is_ours {
             self.note_contested(client, name);
         }
+        let is_reaped = !is_shown && node.is_empty();
+        if is_reaped && self.sessions.contains_key(&client) {
+            // Nobody had it as far as this shard knew: a node had taken it up at a server of the
+            // session's own shard that was not the primary any more, and was gone.
+            let shard = self.shard_of(name);
+            self.shards[shard].undone.unwritten.insert(client);
+        }
         Some(())
     }
 }
