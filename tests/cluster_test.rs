@@ -790,10 +790,12 @@ fn who_has_left_by_another_node_is_shown_no_more_though_that_is_heard_first() {
     assert_eq!(add_untold(&redis, &cluster, "tea"), "2");
     chats[0].publish("tea", "shows that something was missed");
     while number(&message(&mut watcher)["seq"]) < 3 {}
+    for taken_up in [&by_notice, &by_list] {
+        redis.cli(&["HSET", &format!("{}:s:{}", cluster.prefix, taken_up.id), "f", "2"]);
+    }
     tell_elsewhere(&redis, &cluster, "L", &by_notice.id, "tea");
     chats[0].publish("tea", "behind the notice");
     while number(&message(&mut watcher)["seq"]) < 4 {}
-    await_members(&mut watcher, "tea", 4);
     let nodes = redis.cli(&["PUBSUB", "CHANNELS", &format!("{}:to:*", cluster.prefix)]);
     for (taken_up, left) in [(by_notice, 3), (by_list, 2)] {
         for node in nodes.lines() {
@@ -801,6 +803,19 @@ fn who_has_left_by_another_node_is_shown_no_more_though_that_is_heard_first() {
         }
         await_members(&mut watcher, "tea", left);
     }
+}
+
+#[test]
+fn a_session_that_was_ended_elsewhere_by_mistake_is_written_down_again() {
+    let Some((redis, cluster)) = start(&[]) else { return };
+    let mut chats = chats_in(&cluster, &["tea"]);
+    await_shown(&redis, &cluster, "2");
+    // As after a failover, by a node that had taken it up at the old primary.
+    redis.cli(&["DEL", &format!("{}:s:{}", cluster.prefix, chats[0].id)]);
+    tell_elsewhere(&redis, &cluster, "L", &chats[0].id, "tea");
+    await_shown(&redis, &cluster, "2");
+    await_members(&mut chats[1], "tea", 2);
+    chats[0].publish("tea", "there all the time");
 }
 
 #[test]

@@ -91,10 +91,10 @@ impl Core {
         if !is_ours {
             self.note_contested(client, name);
         }
-        let is_reaped = !is_shown && node.is_empty();
-        if is_reaped && self.sessions.contains_key(&client) {
-            // Nobody had it as far as this shard knew: a node had taken it up at a server of the
-            // session's own shard that was not the primary any more, and was gone.
+        if !is_shown && !is_ours && self.sessions.contains_key(&client) {
+            // It has left by another node, of which this one is about to hear. Or Redis has ended
+            // it by mistake: a node had taken it up at a server that was not the primary any more,
+            // and is gone. Written down again it is there, or another node's.
             let shard = self.shard_of(name);
             self.shards[shard].undone.unwritten.insert(client);
         }
