@@ -323,20 +323,31 @@ impl Core {
 
     pub(super) fn on_fenced(&mut self, shard: usize, id: u64, answer: Option<&Value>) {
         let Some(bringing) = self.bringings.get_mut(&id) else { return };
+        let Question::BringSession { token, .. } = &bringing.asked.question else { return };
+        let client = token.client_id();
         let Some([is_known, rooms]) = answer.and_then(Value::list) else {
-            if let Question::BringSession { token, .. } = &bringing.asked.question {
-                // If it is this node's, the shard takes nothing of it any more.
-                self.shards[shard].undone.unwritten.insert(token.client_id());
-            }
+            // If it is this node's, the shard takes nothing of it any more.
+            self.shards[shard].undone.unwritten.insert(client);
             return self.note_brought(id, Err(RoomError::EngineAway));
         };
-        let session = bringing.session.as_mut();
-        if let Some(coming) = session.filter(|_| is_known.int() == Some(1)) {
-            coming.parts.push(shard);
-            let rooms = rooms.text().unwrap_or_default().split('\n');
-            coming.rooms_of_parts.extend(rooms.filter_map(|room| RoomName::new(room).ok()));
+        match &mut bringing.session {
+            _ if is_known.int() != Some(1) => {}
+            Some(coming) => {
+                coming.parts.push(shard);
+                let rooms = rooms.text().unwrap_or_default().split('\n');
+                coming.rooms_of_parts.extend(rooms.filter_map(|room| RoomName::new(room).ok()));
+            }
+            None => self.note_part(client, shard),
         }
         self.note_brought(id, Ok(()));
+    }
+
+    /// Notes that a shard has a part of a session of this node, maybe from before it was here.
+    fn note_part(&mut self, client: Uuid, shard: usize) {
+        if let Some(kept) = self.sessions.get_mut(&client).filter(|kept| !kept.is_known_to(shard)) {
+            *kept.written_in(shard) = None;
+            self.shards[shard].undone.unwritten.insert(client);
+        }
     }
 
     fn take_up(
