@@ -13,7 +13,12 @@
 set -euo pipefail
 
 QUICK_STEPS=(format clippy tests)
-STEPS=(format clippy library docs report tests third-party js python suite perf compare conformance)
+STEPS=(format clippy library docs report tests third-party js python suite compare perf conformance)
+
+# The first count or compare answers, after an optimized build each; the others wait most of the time for a program
+# that is built. So the two kinds go beside each other, and what is before them goes alone.
+OPTIMIZED=(perf conformance)
+WAITING=(third-party js python suite compare)
 
 # Ranges, so that a new fault of theirs or ours shows within a major version that is known to work.
 PYTHON_CLIENTS=('websockets>=13,<18' 'PyJWT>=2.8,<3')
@@ -46,7 +51,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cd "$here/.."
 
 main() {
-    local verbose=no chosen=() failed=() step argument
+    local verbose=no chosen=() argument
     for argument in "$@"; do
         case $argument in
             -v | --verbose) verbose=yes ;;
@@ -66,15 +71,45 @@ main() {
     need python3 'it reads the build directory and runs the Python clients'
     find_target
     mkdir -p "$target/test-logs"
+    failed=$target/test-logs/failed
+    : >"$failed"
 
+    local step waiting=() optimized=()
     for step in "${chosen[@]}"; do
-        watch_step "$step" "$verbose" || failed+=("$step")
+        if [[ $verbose == no && " ${WAITING[*]} " == *" $step "* ]]; then
+            waiting+=("$step")
+        elif [[ $verbose == no && " ${OPTIMIZED[*]} " == *" $step "* ]]; then
+            optimized+=("$step")
+        else
+            both "${waiting[*]-}" "${optimized[*]-}"
+            waiting=() optimized=()
+            watch_step "$step" "$verbose"
+        fi
     done
-    if ((${#failed[@]})); then
-        echo "FAILED: ${failed[*]} (${SECONDS} s in all; logs in $target/test-logs)"
+    both "${waiting[*]-}" "${optimized[*]-}"
+    if [[ -s $failed ]]; then
+        echo "FAILED: $(paste -sd ' ' "$failed") (${SECONDS} s in all; logs in $target/test-logs)"
         exit 1
     fi
     echo "all good (${SECONDS} s in all)"
+}
+
+# Runs two lists of steps beside each other.
+both() {
+    local step
+    if [[ -n $1 && -n $2 ]]; then
+        together=yes
+        (
+            trap interrupted INT TERM
+            for step in $2; do watch_step "$step" no; done
+        ) &
+        beside=$!
+        for step in $1; do watch_step "$step" no; done
+        wait "$beside"
+        beside= together=no
+    else
+        for step in $1 $2; do watch_step "$step" no; done
+    fi
 }
 
 usage() { sed -n '2,12{s/^# \{0,1\}//;p;}' "$here/test.sh"; }
@@ -101,7 +136,8 @@ watch_step() {
     command -v timeout >/dev/null && limit=(timeout --kill-after=10 "$STEP_SECONDS_MAX")
     # The empty expansion is an error to older shells with `set -u`.
     local run=(${limit[@]+"${limit[@]}"} bash "$here/test.sh" --as-step "$step")
-    printf '== %-12s' "$step"
+    # Of two that run together, each has its line when it has ended.
+    [[ $together == yes ]] || printf '== %-12s' "$step"
     if [[ $verbose == yes ]]; then
         echo
         # Not a pipeline: the process that is awaited must be the one that was started, and the last
@@ -121,17 +157,19 @@ watch_step() {
         wait "$running" || code=$?
     fi
     running=
-    [[ $verbose == yes ]] && printf '== %-12s' "$step"
+    local name
+    printf -v name '== %-12s' "$step"
+    [[ $verbose == yes || $together == yes ]] || name=
     if ((code == 0)); then
-        printf 'ok     %4d s%s\n' $((SECONDS - began)) "$(summary "$step" "$log")"
+        printf '%sok     %4d s%s\n' "$name" $((SECONDS - began)) "$(summary "$step" "$log")"
         return 0
     fi
-    printf 'FAILED %4d s%s\n' $((SECONDS - began)) "$(summary "$step" "$log")"
+    echo "$step" >>"$failed"
+    printf '%sFAILED %4d s%s\n' "$name" $((SECONDS - began)) "$(summary "$step" "$log")"
     ((code == 124)) && echo "   took longer than $STEP_SECONDS_MAX s and was ended"
     [[ $verbose == yes ]] || what_went_wrong "$log"
     # Then this step and those after it fail in ways that say nothing.
     df -Pk "$target" | awk 'NR == 2 && $4 < 1048576 { print "   the disk is full: " $4 " KiB are left" }'
-    return 1
 }
 
 # The end of a log without the lines that say that something is well, and below it the names of what failed, for
@@ -177,13 +215,16 @@ summary() {
     esac
 }
 
+together=no
 running=
+beside=
 interrupted() {
-    if [[ -n $running ]]; then
-        kill -TERM "$running" 2>/dev/null || true
-        wait "$running" || true
-    fi
-    printf '\ntest.sh: interrupted\n'
+    local process
+    for process in $running $beside; do
+        kill -TERM "$process" 2>/dev/null || true
+        wait "$process" || true
+    done
+    ((BASH_SUBSHELL)) || printf '\ntest.sh: interrupted\n'
     exit 130
 }
 trap interrupted INT TERM
@@ -234,10 +275,10 @@ step_report() {
     python3 -B -m unittest scripts.attack.test_attack scripts.chaos.test_chaos
 }
 
-# Unit tests, integration tests, examples and doc tests.
+# Unit tests, integration tests, examples and doc tests: what `cargo test --workspace` runs, several programs at once.
 step_tests() {
     have_redis
-    cargo test --workspace --no-fail-fast
+    python3 -B scripts/run-tests.py
 }
 
 step_third_party() {
