@@ -278,16 +278,20 @@ impl Cluster {
                 // Its fence alone is there for a while where it has moved and ended, and in a shard
                 // that had nothing of it when it moved.
                 if hash.keys().any(|field| !matches!(&field[..], b"f" | b"t")) {
-                    kept.insert(id.to_owned(), format!("{hash:?}"));
+                    let is_whole = hash.get(&b"p"[..]).is_some_and(|path| !path.is_empty());
+                    kept.insert(id.to_owned(), (is_whole, format!("{hash:?}")));
                 }
             }
             kept
         });
-        let missing = known.iter().filter(|id| !kept.iter().any(|kept| kept.contains_key(*id)));
-        let missing: Vec<_> = missing.collect();
+        let is_missing = |id: &&String| {
+            let whole = |kept: &&BTreeMap<_, _>| matches!(kept.get(*id), Some((true, _)));
+            kept.iter().filter(whole).count() != 1
+        };
+        let missing: Vec<_> = known.iter().filter(is_missing).collect();
         let left = kept.iter().enumerate().flat_map(|(shard, kept)| {
             let left = kept.iter().filter(|(id, _)| !known.contains(*id));
-            left.map(move |(id, hash)| format!("{id} in shard {shard}: {hash}"))
+            left.map(move |(id, (_, hash))| format!("{id} in shard {shard}: {hash}"))
         });
         let left: Vec<_> = left.collect();
         if !missing.is_empty() || !left.is_empty() {
