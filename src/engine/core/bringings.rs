@@ -337,17 +337,10 @@ impl Core {
                 let rooms = rooms.text().unwrap_or_default().split('\n');
                 coming.rooms_of_parts.extend(rooms.filter_map(|room| RoomName::new(room).ok()));
             }
-            None => self.note_part(client, shard),
+            // It is at this node already.
+            None => self.write_part(shard, client),
         }
         self.note_brought(id, Ok(()));
-    }
-
-    /// Notes that a shard has a part of a session of this node, maybe from before it was here.
-    fn note_part(&mut self, client: Uuid, shard: usize) {
-        if let Some(kept) = self.sessions.get_mut(&client).filter(|kept| !kept.is_known_to(shard)) {
-            *kept.written_in(shard) = None;
-            self.shards[shard].undone.unwritten.insert(client);
-        }
     }
 
     fn take_up(

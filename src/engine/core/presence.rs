@@ -92,9 +92,10 @@ impl Core {
             self.note_contested(client, name);
         }
         if !is_shown && !is_ours && self.sessions.contains_key(&client) {
-            // It has left by another node, of which this one is about to hear. Or Redis has ended
-            // it by mistake: a node had taken it up at a server that was not the primary any more,
-            // and is gone. Written down again it is there, or another node's.
+            // Either its session has moved to another node, of which this node is about to hear,
+            // and Redis refuses to have it written down by the earlier fence. Or another node had
+            // taken the session up at the old primary of a failover, and has ended it at the new
+            // one by mistake: then this brings it back.
             let shard = self.shard_of(name);
             self.shards[shard].undone.unwritten.insert(client);
         }

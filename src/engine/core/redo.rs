@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::{
     Core,
+    kept_session::KeptSession,
     sent::Sent,
     undone::Undone,
     words::{bytes, number},
@@ -86,15 +87,21 @@ impl Core {
         for client in answer.and_then(Value::list).unwrap_or_default() {
             let client = client.text().and_then(|text| Uuid::try_parse(text).ok());
             let Some(client) = client else { continue };
-            match self.sessions.get_mut(&client) {
-                Some(kept) if kept.is_known_to(shard) => {}
-                Some(kept) => {
-                    *kept.written_in(shard) = None;
-                    let session = Arc::clone(&kept.session);
-                    self.save(&session, 1 << shard);
-                }
-                None => _ = self.shards[shard].undone.returned.insert(client),
+            match self.sessions.contains_key(&client) {
+                true => self.write_part(shard, client),
+                false => _ = self.shards[shard].undone.returned.insert(client),
             }
+        }
+    }
+
+    /// Writes a session of this node down in a shard that has a part of it from an earlier time,
+    /// which this node did not know of.
+    pub(super) fn write_part(&mut self, shard: usize, client: Uuid) {
+        let unknown = |kept: &&mut KeptSession| !kept.is_known_to(shard);
+        if let Some(kept) = self.sessions.get_mut(&client).filter(unknown) {
+            *kept.written_in(shard) = None;
+            let session = Arc::clone(&kept.session);
+            self.save(&session, 1 << shard);
         }
     }
 

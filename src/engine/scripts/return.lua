@@ -1,5 +1,5 @@
--- Leaves a session to whoever takes it up in time, if this node has it still. It is not in the list
--- of the node any more in any case.
+-- Takes a session off the list of this node, and leaves it to whoever takes it up in time, if this
+-- node has it still.
 --
 -- KEYS: session, sessions of the node, sessions that nobody has
 -- ARGV: client, node, milliseconds that the session is kept
