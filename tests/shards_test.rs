@@ -89,7 +89,7 @@ impl Spread {
         rooms
     }
 
-    /// The lists of nodes' sessions that have a client's, in each shard.
+    /// The names of the lists that have a client's session, each of a node in a shard.
     fn listing(&self, chat: &Chat) -> Vec<String> {
         let pattern = format!("{}:node:*:s", self.cluster.prefix);
         let lists = |redis: &Redis| {
@@ -264,8 +264,8 @@ fn a_shard_that_a_session_has_left_hears_that_it_moved() {
     assert_ne!(fences[0], "1");
     let nodes = part("n");
     assert_eq!(nodes[0], nodes[1]);
-    eventually("its node alone lists it", || match spread.listing(&second) {
-        lists if lists.iter().all(|list| list.contains(&nodes[0])) => Ok(()),
+    eventually("its node alone lists it, in both", || match &spread.listing(&second)[..] {
+        lists @ [_, _] if lists.iter().all(|list| list.contains(&nodes[0])) => Ok(()),
         lists => Err(lists.join(" ")),
     });
     // And nothing is left of it.
@@ -454,8 +454,8 @@ fn a_session_that_a_shard_has_ended_by_mistake_is_written_down_there_again() {
         one.join(room);
         other.join(room);
     }
-    // As if a node had taken it up at a server of the first shard that another one had taken over
-    // from, and had ended since.
+    // As if another node had taken it up at the old primary of the first shard after a failover,
+    // had told the second shard so, and was gone.
     let Cluster { prefix, .. } = &spread.cluster;
     let part = format!("{prefix}:s:{}", one.id);
     let redis = &spread.redises[1];
