@@ -77,6 +77,9 @@ impl Options {
                 _ => return Err(format!("{word} is unknown")),
             }
         }
+        if options.shards.is_some() && matches!(options.cluster, Kind::OneServer) {
+            return Err("--shards is for --cluster yes or lossy".to_owned());
+        }
         Ok(options)
     }
 }
