@@ -15,10 +15,10 @@ set -euo pipefail
 QUICK_STEPS=(format clippy tests)
 STEPS=(format clippy library docs report tests third-party js python suite compare perf conformance)
 
-# The first count or compare answers, after an optimized build each; the others wait most of the time for a program
-# that is built. So the two kinds go beside each other, and what is before them goes alone.
-OPTIMIZED=(perf conformance)
+# Two lists of steps that go beside each other: those of the first mostly wait for the programs that they test, those of
+# the second for the linker. Every other step goes alone.
 WAITING=(third-party js python suite compare)
+LINKING=(perf conformance)
 
 # Ranges, so that a new fault of theirs or ours shows within a major version that is known to work.
 PYTHON_CLIENTS=('websockets>=13,<18' 'PyJWT>=2.8,<3')
@@ -74,19 +74,19 @@ main() {
     failed=$target/test-logs/failed
     : >"$failed"
 
-    local step waiting=() optimized=()
+    local step waiting=() linking=()
     for step in "${chosen[@]}"; do
         if [[ $verbose == no && " ${WAITING[*]} " == *" $step "* ]]; then
             waiting+=("$step")
-        elif [[ $verbose == no && " ${OPTIMIZED[*]} " == *" $step "* ]]; then
-            optimized+=("$step")
+        elif [[ $verbose == no && " ${LINKING[*]} " == *" $step "* ]]; then
+            linking+=("$step")
         else
-            both "${waiting[*]-}" "${optimized[*]-}"
-            waiting=() optimized=()
+            run_beside "${waiting[*]-}" "${linking[*]-}"
+            waiting=() linking=()
             watch_step "$step" "$verbose"
         fi
     done
-    both "${waiting[*]-}" "${optimized[*]-}"
+    run_beside "${waiting[*]-}" "${linking[*]-}"
     if [[ -s $failed ]]; then
         echo "FAILED: $(paste -sd ' ' "$failed") (${SECONDS} s in all; logs in $target/test-logs)"
         exit 1
@@ -94,8 +94,8 @@ main() {
     echo "all good (${SECONDS} s in all)"
 }
 
-# Runs two lists of steps beside each other.
-both() {
+# Runs two lists of steps beside each other; either may be empty.
+run_beside() {
     local step
     if [[ -n $1 && -n $2 ]]; then
         together=yes
@@ -169,7 +169,7 @@ watch_step() {
     ((code == 124)) && echo "   took longer than $STEP_SECONDS_MAX s and was ended"
     [[ $verbose == yes ]] || what_went_wrong "$log"
     # Then this step and those after it fail in ways that say nothing.
-    df -Pk "$target" | awk 'NR == 2 && $4 < 1048576 { print "   the disk is full: " $4 " KiB are left" }'
+    df -Pk "$target" | awk 'NR == 2 && $4 < 1048576 { print "   the disk is full: " $4 " KiB are left" }' || true
 }
 
 # The end of a log without the lines that say that something is well, and below it the names of what failed, for
